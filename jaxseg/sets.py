@@ -1,22 +1,29 @@
 """Labels that are sets: a pixel may have several classes at once, or none (multi-label segmentation).
 
 The label is a number whose bit c says whether the pixel has class c, so that flips, crops and warps move it as they
-move every label; of an unknown pixel it is `types.ignore_label(k, multilabel=True)`. The k classes are k questions, is
-class c here or not, each with a sigmoid of its own: a loss of the whole is that of the k binary problems, summed over
-them before the division. The losses that have such a form are those with `Definition.multilabel`.
+move every label; of an unknown pixel it is `types.ignore_label(k, multilabel=True)`, or the largest number of a
+wider type. Bit k + c says that class c alone is unknown at the pixel, of up to 15 classes. The k classes are k
+questions, is class c here or not, each with a sigmoid of its own: a loss of the whole is that of the k binary problems,
+summed over them before the division. The losses that have such a form are those with `Definition.multilabel`.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.types import IGNORE, Array, ignore_in, ignore_label
+from jaxseg.types import IGNORE, IGNORE_16, Array, ignore_in
 
 _WRONG = 2  # the label of a binary problem that is outside its classes, which every loss answers with NaN
 
 
+MOST_PARTLY = 15
+"""The largest number of classes of which some may be unknown at a pixel: a class then has two bits of the label."""
+
+
 def is_known(labels: Array, classes: int) -> jax.Array:
-    """bool[...], whether a label is a set of the classes; i[...] -> bool[...]. Others are unknown, or wrong."""
+    """bool[...], whether a label is a set of the classes; i[...] -> bool[...]. Others are unknown in part, or wrong."""
     labels = jnp.asarray(labels, jnp.int32)
     return (labels >= 0) & (labels >> classes == 0)
 
@@ -24,16 +31,36 @@ def is_known(labels: Array, classes: int) -> jax.Array:
 def members(labels: Array, classes: int) -> jax.Array:
     """i32[..., classes], 1 where a pixel has the class, 0 where not, IGNORE where this is unknown; i[...] of sets.
 
-    A label outside the sets is 2, which makes every loss NaN.
+    A label outside the sets is 2, which makes every loss NaN; so is one that says of a class both that it is there and
+    that this is unknown.
     """
     labels = jnp.asarray(labels, jnp.int32)
-    bits = labels[..., None] >> jnp.arange(classes).reshape((1,) * labels.ndim + (classes,)) & 1
-    others = jnp.where(labels == ignore_label(classes, multilabel=True), IGNORE, _WRONG)
-    return jnp.where(is_known(labels, classes)[..., None], bits, others[..., None])
+    places = jnp.arange(classes).reshape((1,) * labels.ndim + (classes,))
+    bits = labels[..., None] >> places & 1
+    if classes <= MOST_PARTLY:
+        unknown = labels >> classes
+        partly = (labels >= 0) & (unknown >> classes == 0) & (labels & unknown & (1 << classes) - 1 == 0)
+        bits = jnp.where(unknown[..., None] >> places & 1 == 1, IGNORE, bits)
+    else:
+        partly = is_known(labels, classes)
+    ignored = functools.reduce(jnp.logical_or, (labels == value for value in _ignored(classes)))
+    return jnp.where(partly[..., None], bits, jnp.where(ignored, IGNORE, _WRONG)[..., None])
+
+
+def _ignored(classes: int) -> tuple[int, ...]:
+    """Returns the labels of an unknown pixel in i32: the largest numbers of the types that hold sets of the classes."""
+    return tuple(value for value in (IGNORE, IGNORE_16, -1) if value == -1 or value >> classes)
+
+
+def whole_sets(labels: np.ndarray, classes: int) -> np.ndarray:
+    """u8|u16|u32[...] -> the same, where a pixel at which a class is unknown is unknown altogether."""
+    labels = np.asarray(labels)
+    return np.where(labels >> labels.dtype.type(classes) == 0, labels, labels.dtype.type(ignore_in(labels)))
 
 
 def pixel_counts(labels: np.ndarray, classes: int) -> np.ndarray:
-    """Returns i64[k+2], the pixels of each class of a map u8|u16|u32[h,w] of sets, then of no class, and unknown."""
+    """Returns i64[k+2], the pixels of each class of a map u8|u16|u32[h,w] of sets, then of no class, and unknown in
+    every class."""
     known = labels[labels != ignore_in(labels)]
     of_classes = [np.count_nonzero(known & labels.dtype.type(1 << c)) for c in range(classes)]
     return np.array([*of_classes, np.count_nonzero(known == 0), labels.size - known.size], np.int64)

@@ -30,7 +30,7 @@ from jaxseg.nn.ops.by_device import spread, whole
 from jaxseg.nn.ops.tree_norm import tree_norm
 from jaxseg.objective import Objective, Report, classes_of_step, value_and_report, with_classes
 from jaxseg.state import Learner, Network, TrainState, average_of, by_path
-from jaxseg.types import LESSON, Key, PyTree, label_type
+from jaxseg.types import LESSON, Key, PyTree, label_type, of_map
 
 Prepare: TypeAlias = Callable[[jax.Array], jax.Array]
 Augment: TypeAlias = Callable[[Key, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
@@ -319,7 +319,7 @@ def make_eval_step(
             return _sum_over(axis_name, sums)
         size = batch["size"] if "size" in batch else jnp.broadcast_to(jnp.array([(rows, columns)]), (len(label), 2))
         narrow = label_type(logits.shape[-1], loss.multilabel)
-        drawn = {"prediction": predicted.astype(narrow), "label": label.astype(narrow), "size": size}
+        drawn = {"prediction": predicted.astype(narrow), "label": of_map(label, batch["label"], narrow), "size": size}
         return {**_sum_over(axis_name, sums), "maps": drawn}
 
     return step

@@ -43,14 +43,24 @@ def ignore_label(classes: int, multilabel: bool = False) -> int:
     return IGNORE if classes <= IGNORE else IGNORE_16
 
 
-def label_type(classes: int, multilabel: bool = False) -> type[np.uint8] | type[np.uint16] | type[np.uint32]:
+def label_type(
+    classes: int, multilabel: bool = False, partly: bool = False
+) -> type[np.uint8] | type[np.uint16] | type[np.uint32]:
     """Returns the type of label maps: bytes, or 16 bits of more than 255 classes.
 
-    With `multilabel` labels are sets: bytes of up to 7 classes, 16 bits of up to 15, else 32 bits.
+    With `multilabel` labels are sets: bytes of up to 7 classes, 16 bits of up to 15, else 32 bits; with `partly` each
+    class has two bits (`jaxseg.sets`): bytes of up to 3 classes, 16 bits of up to 7, 32 bits of up to 15.
     """
     if multilabel:
-        return np.uint32 if classes > 15 else np.uint16 if classes > 7 else np.uint8
+        bits = 2 * classes if partly else classes
+        return np.uint32 if bits > 15 else np.uint16 if bits > 7 else np.uint8
     return np.uint8 if classes <= IGNORE else np.uint16
+
+
+def of_map(labels: jax.Array, given: Array, narrow: type[np.unsignedinteger]) -> jax.Array:
+    """i32[...] -> labels for the host, of the type `narrow`, or of a wider one without a sign in which they came."""
+    kind = np.dtype(given.dtype)
+    return labels.astype(kind if kind.kind == "u" and kind.itemsize > np.dtype(narrow).itemsize else narrow)
 
 
 def ignore_in(label: np.ndarray) -> int:

@@ -176,6 +176,42 @@ def test_a_published_run_gives_the_same_sets(run, tmp_path):
     assert "A pixel may have several of the classes" in (tmp_path / "net" / "README.md").read_text()
 
 
+def test_a_run_with_classes_that_are_unknown_alone(tmp_path):
+    """From the pictures of four classes, whose labels have 16 bits, to the scores of the known."""
+    rng = np.random.default_rng(0)
+    for name in "abcdefghijklmnop":
+        for cls in ("", "p", "q", "r", "s"):
+            folder = tmp_path / "data" / (f"masks/{cls}" if cls else "images")
+            folder.mkdir(parents=True, exist_ok=True)
+            picture = rng.choice([0, 1, 7], (16, 16)) if cls else rng.integers(0, 256, (16, 16, 3))
+            Image.fromarray(picture.astype(np.uint8)).save(folder / f"{name}.png")
+    keys = {**SETS, "data__multilabel": "folders", "data__source": "folder", "data__dir": str(tmp_path / "data")}
+    keys |= {"data__unknown": "class", "data__ignore": 7, "data__val_fraction": 0.5, "augment__zoom": (0.7, 1.3)}
+    config = tiny_config(**keys, steps=2, batch_size=8, eval__every=2, log__images=2, checkpoint__every=2)
+    update(config, eval__batch_size=8)
+    result = train(config, tmp_path / "run", "a test")
+    assert np.isfinite(result.loss) and [*(tmp_path / "run").rglob("*.png")]
+    run = jaxseg.load(tmp_path / "run")
+    source = make_source(run.config, "val")
+    truth = np.stack([source[i]["label"] for i in range(len(source))])
+    assert truth.dtype == np.uint16 and len(source) == result.images and not (truth == 65535).all((1, 2)).any()
+    sets = np.stack([run.predict(source[i]["image"]).classes for i in range(len(source))])
+    assert sets.dtype == np.uint8
+    want = np.asarray(metrics.set_counts(sets, truth.astype(np.int32), 4))
+    for scored in (run.evaluate("val"), run.evaluate("val", tiles=(16, 16))):
+        np.testing.assert_array_equal(scored.confusion, want)
+    assert 0.6 < want[0].sum() / truth.size < 0.74 and 0.15 < want[4].sum() / truth.size < 0.25
+    np.testing.assert_array_equal(result.confusion, want)
+    scores, level = evaluate_with_intervals(run)
+    assert level["mean_iou"][0] <= scores["mean_iou"] <= level["mean_iou"][1]
+
+
+def evaluate_with_intervals(run):
+    assert evaluate.main(["--workdir", str(run.workdir)]) == 0
+    report = json.loads((run.workdir / "evaluate-val.json").read_text())
+    return report, report["intervals"]
+
+
 def test_thresholds_are_found_and_used(run, capsys):
     assert evaluate.main(["--workdir", str(run.workdir), "--fit-thresholds"]) == 0
     capsys.readouterr()
@@ -292,6 +328,7 @@ def test_export_gives_the_sets(run, tmp_path):
         ({"model__num_classes": 1}, "is for 2 to 31 classes"),
         ({"data__multilabel": "folders"}, r"data\.source=folder \(or shapes with bits\), got data\.source=shapes"),
         ({"loss__class_weights": "median_frequency"}, "give a number for each class"),
+        ({"data__unknown": "class"}, r"needs data\.multilabel=folders, got data\.multilabel='bits'"),
         ({"data__sampling": "rare"}, r"data\.sampling=rare takes each pixel for one of one class"),
         ({"data__weaken": "points"}, r"data\.weaken takes"),
         ({"augment__crop": (8, 8), "augment__crop_balanced": 0.5}, r"augment\.crop_balanced takes"),

@@ -114,6 +114,13 @@ DATA: dict[str, Key] = {
         "bit i says that class i is there), or folders (masks/CLASS/NAME.png, a picture a class); empty: one class",
         Literal["", "bits", "folders"],
     ),
+    "data.unknown": Key(
+        "pixel",
+        "what a pixel is that data.ignore calls unknown in the picture of one class (data.multilabel=folders): pixel: "
+        "unknown altogether; class: unknown in this class alone; file: the same, and a class without a picture is "
+        "unknown in the image, in place of absent",
+        Literal["pixel", "class", "file"],
+    ),
     "data.val_fraction": Key(
         0.1,
         "share of a folder without splits that is held out for validation",

@@ -7,6 +7,7 @@ from typing import Protocol, TypedDict
 import numpy as np
 
 from jaxseg.errors import DataError, counted
+from jaxseg.sets import MOST_PARTLY
 from jaxseg.types import IGNORE, IGNORE_16, MOST_IN_SETS, label_type
 
 
@@ -38,6 +39,7 @@ class DataInfo:
         values: the value of each class in the stored masks; () where they are 0, 1, 2, ...
         color_masks: whether the stored masks hold `colors` in place of values.
         multilabel: whether a pixel may have several classes at once, so that labels are sets.
+        partly: whether single classes of a set may be unknown.
     """
 
     classes: tuple[str, ...]
@@ -48,6 +50,7 @@ class DataInfo:
     color_masks: bool = dataclasses.field(default=False, compare=False)
     range: tuple[float, ...] = ()
     multilabel: bool = False
+    partly: bool = False
 
     @property
     def image_type(self) -> type[np.uint8] | type[np.float32]:
@@ -57,7 +60,7 @@ class DataInfo:
     @property
     def label_type(self) -> type[np.unsignedinteger]:
         """The type of its label maps."""
-        return label_type(len(self.classes), self.multilabel)
+        return label_type(len(self.classes), self.multilabel, self.partly)
 
     @property
     def ignored(self) -> int:
@@ -83,6 +86,11 @@ class DataInfo:
             raise DataError(
                 f"{counted(len(self.classes), 'class')} are given, and a pixel may have several of at most "
                 f"{MOST_IN_SETS} (data.multilabel)."
+            )
+        if self.partly and len(self.classes) > MOST_PARTLY:
+            raise DataError(
+                f"{counted(len(self.classes), 'class')} are given, of which some may be unknown at a pixel "
+                f"(data.unknown), and a label has room for at most {MOST_PARTLY}."
             )
         if not 1 <= len(self.classes) <= IGNORE_16:
             raise DataError(

@@ -74,6 +74,7 @@ def with_sets(config: ConfigDict, split: str, *, strict: bool) -> MultilabelSour
         form=data.multilabel,
         classes=data.classes,
         ignore=data.ignore,
+        unknown=data.unknown,
         val_fraction=data.val_fraction,
         groups=held_out_groups(config),
         channels=data.channels,

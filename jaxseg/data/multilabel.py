@@ -56,8 +56,10 @@ class MultilabelSource:
         form: "bits" or "folders".
         classes: names of the classes, that of bit 0 first; empty: those of classes.json, or of the folders in masks/.
         ignore: the value that says that a pixel is unknown; -1: none. In bits it is also the largest number of the
-            file (255, 65535), where that is no set of the classes. A pixel that is unknown in the picture of one class
-            is unknown.
+            file (255, 65535), where that is no set of the classes.
+        unknown: what follows from it in the picture of one class. "pixel": the pixel is unknown altogether. "class":
+            this class is unknown there, and the others are as their pictures say. "file": as "class", and a class
+            without a picture is unknown in the whole image, in place of absent.
         val_fraction: share of the images that is held out if there are no split folders.
         groups: what is held out whole, see `held_out_groups`; None: every image by itself.
         channels: of the images; pictures are converted to 1, 3 or 4.
@@ -78,6 +80,7 @@ class MultilabelSource:
         form: str,
         classes: Sequence[str] = (),
         ignore: int = -1,
+        unknown: Literal["pixel", "class", "file"] = "pixel",
         val_fraction: float = 0.1,
         groups: Groups | None = None,
         channels: int = 3,
@@ -86,6 +89,7 @@ class MultilabelSource:
         strict: bool = True,
     ):
         self.directory, self.split, self._form, self._strict = existing(directory), split, form, strict
+        self._unknown = unknown
         layout = find_layout(self.directory)
         folders = choose(layout, split, self.directory)
         self.info = replace(self._meaning(layout, classes, ignore, channels), range=tuple(limits))
@@ -156,7 +160,8 @@ class MultilabelSource:
         given = file.colors if file is not None else (None,) * len(classes)
         others = default_colors(len(classes) + 1)[1:]  # without black, which is no class
         colors = tuple(other if color is None else color for color, other in zip(given, others))
-        return DataInfo(classes, colors, ignore if ignore >= 0 else None, channels, bits, multilabel=True)
+        kept, partly = ignore if ignore >= 0 else None, self._unknown != "pixel"
+        return DataInfo(classes, colors, kept, channels, bits, multilabel=True, partly=partly)
 
     def _match(self, folders: Folders) -> tuple[list[Files], list[str]]:
         """Returns the name, the image and the masks of each example, and a sentence for each file without a partner."""
@@ -194,19 +199,26 @@ class MultilabelSource:
         return [each for each in files if each.name in chosen]
 
     def _sets(self, files: Files, size: tuple[int, ...]) -> np.ndarray:
-        label = np.zeros(size, np.uint32)
-        unknown = np.zeros(size, bool)
+        label, k = np.zeros(size, np.uint32), len(self.info.classes)
+        unknown = np.zeros(size, np.uint32)  # bit c: class c
+        every = np.uint32(2**k - 1)
         for bits, value in self._bits(files, size):
             label |= bits
             unknown |= value
-        label = label.astype(self.info.label_type)
-        label[unknown] = self.info.ignored
+        whole = unknown == every if self.info.partly else unknown != 0
+        if self.info.partly:
+            label |= unknown << np.uint32(k)
+        label = np.where(whole, 0, label).astype(self.info.label_type)
+        label[whole] = self.info.ignored
         return label
 
     def _bits(self, files: Files, size: tuple[int, ...]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields (the classes u32[h,w] that a file says are there, the pixels bool[h,w] that it says are unknown)."""
+        """Yields the classes u32[h,w] that a file says are there, and those that it says are unknown."""
+        every = np.uint32(2 ** len(self.info.classes) - 1)
         for place, path in enumerate(files.masks):
             if path is None:
+                if self._unknown == "file":
+                    yield np.zeros(size, np.uint32), np.full(size, 1 << place, np.uint32)
                 continue
             mask, largest = _read_bits(path)
             require_same_size(files.image, size, path, mask.shape)
@@ -214,7 +226,7 @@ class MultilabelSource:
             if self._form == "folders":
                 there = ((mask == 1) | (mask == 255)) & ~unknown
                 _refuse(path, mask[~(there | unknown | (mask == 0))], "0 for absent and 1 or 255 for present")
-                yield there.astype(np.uint32) << np.uint32(place), unknown
+                yield (there.astype(np.uint32) << np.uint32(place), unknown.astype(np.uint32) << np.uint32(place))
                 continue
             known = np.int64(sum(1 << bit for bit in self.info.values))
             outside = (mask & ~known != 0) & ~unknown
@@ -224,7 +236,7 @@ class MultilabelSource:
             sets = np.zeros(size, np.uint32)
             for c, bit in enumerate(self.info.values):
                 sets |= (mask >> bit & 1).astype(np.uint32) << np.uint32(c)
-            yield sets, unknown | full
+            yield sets, np.where(unknown | full, every, 0).astype(np.uint32)
 
 
 def _headers_of(files: Files) -> dict[Path, Header]:

@@ -140,10 +140,11 @@ def pixels_of(prediction: np.ndarray, label: np.ndarray, num_classes: int) -> Pi
 def pixels_of_sets(prediction: np.ndarray, label: np.ndarray, classes: int) -> Pixels:
     """Returns the pixels of one image whose labels are sets (`jaxseg.sets`), i[h,w] and u8|u16|u32[h,w].
 
-    Each class is a question of its own; pixels whose label is unknown are left out.
+    Each class is a question of its own; pixels at which it is unknown are left out.
     """
     known = label != ignore_in(label)
     truth, predicted = label[known].astype(np.int64), prediction[known].astype(np.int64)
+    predicted &= ~(truth >> classes)  # bit classes + c: class c alone is unknown
     counts = np.array(
         [[np.count_nonzero(each >> c & 1) for c in range(classes)] for each in (truth & predicted, truth, predicted)]
     )

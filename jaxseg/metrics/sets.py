@@ -27,8 +27,9 @@ def predict_sets(logits: Array, thresholds: Sequence[float] = ()) -> jax.Array:
 def set_counts(predictions: Array, labels: Array, classes: int) -> jax.Array:
     """Counts pixels by (class, is it there, is it predicted), i[b,h,w] and i[b,h,w] of sets -> i32[k+1,2,2].
 
-    The last row is of whole sets: [1, 1] where all classes of a pixel are right, [1, 0] where not. Pixels whose label
-    is no set of the classes are left out. Counts are exact below 2^31 pixels; sum batches as int64 on the host.
+    The last row is of whole sets: [1, 1] where all classes of a pixel are right, [1, 0] where not. A pixel is left out
+    of the row of a class that is unknown there, and of the last row if any is. Counts are exact below 2^31 pixels; sum
+    batches as int64 on the host.
     `scores` turns them into numbers.
 
     Raises:
@@ -40,20 +41,20 @@ def set_counts(predictions: Array, labels: Array, classes: int) -> jax.Array:
         if not jnp.issubdtype(array.dtype, jnp.integer):
             raise ArgumentError(f"{name} must be integers, got {array.dtype}.")
     truth, found = jnp.asarray(labels, jnp.int32), jnp.asarray(predictions, jnp.int32)
-    counted = is_known(truth, classes)
+    whole, of_classes = is_known(truth, classes), members(truth, classes)
     bits = jnp.arange(classes).reshape((1,) * truth.ndim + (classes,))
-    there, here = ((x[..., None] >> bits & 1 == 1) & counted[..., None] for x in (truth, found))
+    counted = of_classes < 2
+    there, here = of_classes == 1, (found[..., None] >> bits & 1 == 1) & counted
     pixels = tuple(range(truth.ndim))
 
     def count(where: jax.Array) -> jax.Array:
         return jnp.sum(where, axis=pixels, dtype=jnp.int32)
 
     total, hit, true, predicted = count(counted), count(there & here), count(there), count(here)
-    wrong = [total - true - predicted + hit, predicted - hit, true - hit, hit]
-    of_classes = jnp.stack(wrong, axis=-1).reshape(classes, 2, 2)
-    right = count(counted & (truth == found))
-    of_sets = jnp.zeros((1, 2, 2), jnp.int32).at[0, 1].set(jnp.stack([total - right, right]))
-    return jnp.concatenate([of_classes, of_sets])
+    cells = [total - true - predicted + hit, predicted - hit, true - hit, hit]
+    right = count(whole & (truth == found))
+    of_sets = jnp.zeros((1, 2, 2), jnp.int32).at[0, 1].set(jnp.stack([count(whole) - right, right]))
+    return jnp.concatenate([jnp.stack(cells, axis=-1).reshape(classes, 2, 2), of_sets])
 
 
 def set_calibration_stats(logits: Array, labels: Array) -> dict[str, jax.Array]:

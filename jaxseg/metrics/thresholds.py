@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg.sets import is_known
+from jaxseg.sets import members
 from jaxseg.types import Array
 
 EDGES = tuple(float(np.float32(i / 10)) for i in range(-100, 101))
@@ -36,13 +36,16 @@ def threshold_stats(logits: Array, labels: Array, *, multilabel: bool = False) -
     if z.shape[:-1] != labels.shape:
         raise ValueError(f"Labels of shape {z.shape[:-1]} are needed, got {labels.shape}.")
     k, bins = z.shape[-1], len(EDGES) + 1
-    valid = is_known(labels, k) if multilabel else (labels >= 0) & (labels < max(k, 2))
     edges = jnp.array(EDGES, jnp.float32)
 
     def count(of_class: tuple[jax.Array, jax.Array]) -> jax.Array:
         values, c = of_class
         above = jnp.searchsorted(edges, values.reshape(-1), side="left")
-        there = (labels >> c & 1) if multilabel else (labels == c)
+        if multilabel:
+            there = jnp.take(members(labels, k), c, axis=-1)
+            valid = there < 2
+        else:
+            there, valid = labels == c, (labels >= 0) & (labels < max(k, 2))
         cell = jnp.where(valid, there * bins, 2 * bins).reshape(-1) + jnp.where(valid.reshape(-1), above, 0)
         return jnp.zeros(2 * bins + 1, jnp.int32).at[cell].add(1)[:-1].reshape(2, bins)
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxseg.pictures.colors import IGNORE_COLOR, RIGHT_COLOR, WRONG_COLOR, Colors, colorize
 from jaxseg.pictures.figure import DPI, plain_text, save_figure, shorten
 from jaxseg.pictures.images import error_map, overlay, to_rgb
+from jaxseg.sets import whole_sets
 from jaxseg.types import ignore_in, ignore_label
 
 _CELL = 2.3  # inches, width of one picture of a sheet
@@ -45,6 +46,7 @@ def prediction_sheet(
             f"{len(truths)} and {len(predictions)}."
         )
     rows, captions = [], []
+    truths = [whole_sets(truth, len(colors)) for truth in truths] if multilabel else truths
     ignored = ignore_in(np.asarray(truths[0])) if multilabel else ignore_label(len(colors))
     for image, truth, prediction in zip(images, truths, predictions):
         if np.shape(truth) != np.shape(prediction):

@@ -90,6 +90,11 @@ def check_multilabel(config: ConfigDict) -> None:
     The terms of the loss are checked where it is made.
     """
     data, form = config.data, config.data.multilabel
+    if data.unknown != "pixel" and form != "folders":
+        raise ConfigError(
+            f"data.unknown={data.unknown} is of pictures of single classes: it needs data.multilabel=folders, got "
+            f"data.multilabel={form!r}."
+        )
     if not form:
         return
     if config.model.num_classes == 1 or config.model.num_classes > MOST_IN_SETS:

@@ -334,6 +334,7 @@ ASSERTED = {
         f"data.{name}": "data/test_weak_labels.py::test_the_training_split_alone_has_weaker_labels"
         for name in ("weaken", "box_core", "mark_radius")
     },
+    "data.unknown": "test_multilabel.py::test_a_run_with_classes_that_are_unknown_alone",
     "data.multilabel": "data/test_multilabel.py::test_a_configuration_opens_either_form",
     "data.unlabelled": "data/test_unlabelled.py::test_images_without_labels_are_never_held_out",
     "data.labelled": "data/test_labelled.py::test_a_share_is_a_seeds_and_part_of_every_larger_one",

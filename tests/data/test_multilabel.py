@@ -105,6 +105,42 @@ def test_a_missing_file_of_a_class_says_that_it_is_absent(tmp_path):
         opened(root, "folders")
 
 
+def test_a_class_can_be_unknown_alone(tmp_path):
+    """7 in one picture: of the pixel, of the class, and of the class and of all of a picture that is not there."""
+    root = write(tmp_path, "folders", np.where(SETS == 255, 0, SETS).astype(np.uint8))
+    (root / "masks" / "dead" / "b.png").unlink()
+    for name in ("a", "b"):
+        mask = np.asarray(Image.open(root / "masks" / "border" / f"{name}.png")).copy()
+        mask[0, :2] = 7
+        save(root / "masks" / "border" / f"{name}.png", mask)
+    everywhere = np.asarray(Image.open(root / "masks" / "cell" / "a.png")).copy()
+    everywhere[0, 0] = 7
+    save(root / "masks" / "cell" / "a.png", everywhere)
+    dead = np.asarray(Image.open(root / "masks" / "dead" / "a.png")).copy()
+    dead[0, 0] = 7
+    save(root / "masks" / "dead" / "a.png", dead)
+
+    def labels(unknown):
+        found = (opened(root, "folders", split, ignore=7, unknown=unknown) for split in ("train", "val"))
+        return {source.name(0): source[0]["label"] for source in found}
+
+    sets = np.where(SETS == 255, 0, SETS)
+    a, b = sets.copy(), (sets & 3)
+    pixel = labels("pixel")
+    a[0, :2] = b[0, :2] = 255
+    np.testing.assert_array_equal(pixel["a"], a)
+    np.testing.assert_array_equal(pixel["b"], b)
+    alone = labels("class")
+    a[0, :2], b[0, :2] = (255, 1 + 16), (0 + 16, 1 + 16)  # the first of a in all three: unknown
+    np.testing.assert_array_equal(alone["a"], a)
+    np.testing.assert_array_equal(alone["b"], b)
+    assert alone["a"].dtype == np.uint8  # six bits; of four classes and more it has sixteen
+    np.testing.assert_array_equal(labels("file")["a"], a)
+    np.testing.assert_array_equal(labels("file")["b"], b + 32)
+    with pytest.raises(DataError, match=r"16 classes are given, of which some may be unknown .* at most 15"):
+        opened(root, "folders", classes=("cell", "border", "dead", *map(str, range(13))), ignore=7, unknown="class")
+
+
 @pytest.mark.parametrize(
     ("form", "spoil", "keys", "message"),
     [

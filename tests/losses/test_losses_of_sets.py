@@ -10,7 +10,7 @@ from helpers.oracles import torch
 from jaxseg import losses
 from jaxseg.errors import ArgumentError
 from jaxseg.losses.table import LOSSES
-from jaxseg.sets import is_known, members, pixel_counts
+from jaxseg.sets import is_known, members, pixel_counts, whole_sets
 from jaxseg.types import IGNORE, ignore_in, ignore_label, label_type
 
 K = 3
@@ -42,9 +42,33 @@ def test_a_label_of_each_number_of_classes(k, ignored, dtype):
 
 def test_a_number_that_is_no_set_makes_every_loss_nan(batch):
     logits, labels = batch
-    wrong = np.where(labels == 255, 8, labels)  # bit 3 of 3 classes
+    wrong = np.where(labels == 255, 9, labels)  # of 3 classes the first one is there, and is unknown
     for name in ("binary_cross_entropy", "dice"):
         assert np.isnan(losses.make_loss(name, num_classes=K, multilabel=True)(logits, wrong))
+
+
+@pytest.mark.parametrize("k", [3, 5, 9, 15])
+def test_single_classes_can_be_unknown(k):
+    """In a label of two bits a class, beside pixels that are unknown altogether in the largest number of each type."""
+    rng = np.random.default_rng(k)
+    there, unknown = rng.random((2, 6, 5, 7, k)) < 0.4
+    there &= ~unknown
+    places = np.arange(k)
+    labels = ((there << places) + (unknown << places + k)).sum(-1)
+    kind = label_type(k, multilabel=True, partly=True)
+    assert labels.max() < np.iinfo(kind).max and (k != 3 or kind == np.uint8) and (k != 9 or kind == np.uint32)
+    labels = labels.astype(kind)
+    labels[0, 0], labels[1, 0] = np.iinfo(kind).max, ignore_label(k, multilabel=True)
+    unknown[:2, 0] = True
+    expected = np.where(unknown, IGNORE, there)
+    np.testing.assert_array_equal(members(jnp.asarray(labels.astype(np.int32)), k), expected)
+    whole = whole_sets(labels, k)
+    np.testing.assert_array_equal(whole != np.iinfo(kind).max, ~unknown.any(-1))
+    np.testing.assert_array_equal(whole[~unknown.any(-1)], labels[~unknown.any(-1)])
+    logits = rng.normal(size=(6, 5, 7, k)).astype(np.float32)
+    loss = losses.make_loss("binary_cross_entropy", num_classes=k, multilabel=True)(logits, labels.astype(np.int32))
+    each = np.logaddexp(0, np.where(there, -logits, logits).astype(np.float64))
+    np.testing.assert_allclose(loss, each[~unknown].mean(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", some_slow(ABLE, ("boundary", "boundary_f1", "jaccard", "lovasz", "mse", "tversky")))

@@ -7,6 +7,7 @@ from helpers.oracles import torch, torchvision
 
 from jaxseg import metrics
 from jaxseg.errors import ArgumentError
+from jaxseg.metrics.intervals import pixels_of_sets
 from jaxseg.metrics.thresholds import EDGES
 from jaxseg.types import ignore_label
 
@@ -36,6 +37,31 @@ def test_counts_are_exact(k):
         np.testing.assert_array_equal(counts[c], [[(~t & ~p).sum(), (~t & p).sum()], [(t & ~p).sum(), (t & p).sum()]])
     right = (there == found)[known].all(-1).sum()
     np.testing.assert_array_equal(counts[k], [[0, 0], [known.sum() - right, right]])
+
+
+def test_a_pixel_counts_for_the_classes_that_are_known_there():
+    logits, labels, there = drawn()
+    known = np.repeat((labels != 255)[..., None], K, -1)
+    hidden = np.random.default_rng(5).random(known.shape) < 0.3
+    partly = np.where(known, (there & ~hidden) << np.arange(K), 0).sum(-1) + (hidden << np.arange(K) + K).sum(-1)
+    labels, seen, found = np.where(labels == 255, 255, partly).astype(np.int32), known & ~hidden, logits > 0
+    predicted, counts = metrics.predict_and_count(logits, labels, multilabel=True)
+    for c in range(K):
+        t, p = there[seen[..., c], c], found[seen[..., c], c]
+        np.testing.assert_array_equal(counts[c], [[(~t & ~p).sum(), (~t & p).sum()], [(t & ~p).sum(), (t & p).sum()]])
+    whole = seen.all(-1)
+    right = (there == found)[whole].all(-1).sum()
+    np.testing.assert_array_equal(counts[K], [[0, 0], [whole.sum() - right, right]])
+    totals = np.asarray(metrics.threshold_stats(logits, labels, multilabel=True)).sum(-1)
+    for c in range(K):
+        np.testing.assert_array_equal(totals[c], [(seen & ~there)[..., c].sum(), (seen & there)[..., c].sum()])
+    for i in range(len(labels)):  # the pixels of one image, of which intervals are made
+        pixels = pixels_of_sets(
+            np.asarray(predicted[i]), np.where(labels[i] == 255, 65535, labels[i]).astype(np.uint16), K
+        )
+        own = np.asarray(metrics.set_counts(predicted[i], labels[i], K))[:K]
+        hits = [own[:, 1, 1], own[:, 1].sum(-1), own[:, :, 1].sum(-1)]
+        np.testing.assert_array_equal(pixels.pixels, np.stack(hits)[:, pixels.label])
 
 
 def test_scores_as_torchmetrics():
