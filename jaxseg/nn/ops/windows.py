@@ -29,9 +29,11 @@ def from_windows(x: jax.Array, side: int, size: Sequence[Side]) -> jax.Array:
 def shifted(x: jax.Array, places: int) -> jax.Array:
     """f[b,h,w,c] -> the same, cyclically moved up and left by `places`; down and right if it is negative."""
     for axis in (1, 2):
-        cut = places if places > 0 else x.shape[axis] + places
-        before = (slice(None),) * axis
-        x = jnp.concatenate([x[(*before, slice(cut, None))], x[(*before, slice(0, cut))]], axis)
+        size = x.shape[axis]
+        cut = places if places > 0 else size + places
+        # The slices of lax take sides that are not known, of which indexing would make a gather.
+        parts = (jax.lax.slice_in_dim(x, cut, size, axis=axis), jax.lax.slice_in_dim(x, 0, cut, axis=axis))
+        x = jnp.concatenate(parts, axis)
     return x
 
 
