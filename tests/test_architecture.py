@@ -262,11 +262,12 @@ LIGHT = ("jaxseg", "jaxseg.config", "jaxseg.data", "jaxseg.models", "jaxseg.pret
 @pytest.fixture(scope="module")
 def loaded_by():
     """{module: heavy modules that are loaded once it and those of LIGHT before it are}, from one process."""
-    heavy = ("tensorflow_datasets", "tensorflow", "matplotlib", "grain", "torch", "safetensors", "huggingface_hub")
+    heavy = ("tensorflow_datasets", "tensorflow", "matplotlib", "scipy", "grain", "torch", "safetensors")
+    heavy += ("huggingface_hub",)
     code = (
         "import importlib, json, sys\n"
         "loaded = {}\n"
-        f"for module in {LIGHT!r}:\n"
+        f"for module in {(*LIGHT, 'jaxseg.train')!r}:\n"
         "    importlib.import_module(module)\n"
         "    loaded[module] = set(sys.modules)\n"
         "from jaxseg.models import MODELS\n"
@@ -280,6 +281,10 @@ def loaded_by():
 @pytest.mark.parametrize("module", LIGHT)
 def test_importing_is_light(module, loaded_by):
     assert loaded_by[module] == []
+
+
+def test_a_training_starts_without_what_few_trainings_need(loaded_by):
+    assert loaded_by["jaxseg.train"] == ["grain"]
 
 
 def test_the_rules_are_able_to_fail(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from jaxseg.data.multilabel import MultilabelSource
 from jaxseg.data.pairs import images_of, require_others, without_masks
 from jaxseg.data.weak.drawing import Drawing
 from jaxseg.data.weak.source import AnnotatedSource
+from jaxseg.data.weak.weakened import WeakenedSource
 from jaxseg.errors import DataError
 
 _FEWER = (
@@ -139,6 +140,4 @@ def drawing(config: ConfigDict, possible: bool) -> Drawing:
 
 def weakened(source: Source, config: ConfigDict, possible: bool) -> Source:
     """Returns a training split with what `data.weaken` leaves of its labels; `possible` as of `Drawing`."""
-    from jaxseg.data.weak.weakened import WeakenedSource  # needs SciPy's graphs
-
     return WeakenedSource(source, config.data.weaken, drawing(config, possible))

@@ -1,11 +1,12 @@
-"""Makes the marks of few labels from full masks, as a careful annotator would draw them: to measure what they lose."""
+"""Makes the marks of few labels from full masks, as a careful annotator would draw them: to measure what they lose.
+
+SciPy is imported by what calls it: every training imports this module, and few use it.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, cast
 
 import numpy as np
-from scipy import ndimage, sparse
-from scipy.sparse import csgraph
 
 from jaxseg.data.weak.marks import Kind, Mark, box, no_points
 from jaxseg.errors import ConfigError
@@ -59,6 +60,8 @@ def marks_of(label: np.ndarray, kind: Weaker, classes: Sequence[str], rng: np.ra
 
 def _parts(mask: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields (the (x, y) of its corner, bool[y,x]) of each connected part that is not small."""
+    from scipy import ndimage
+
     numbers, count = cast(tuple[np.ndarray, int], ndimage.label(mask, np.ones((3, 3))))
     areas = np.bincount(numbers.ravel(), minlength=count + 1)[1:]
     for number, place in enumerate(ndimage.find_objects(numbers), 1):
@@ -76,6 +79,8 @@ def _mark(kind: Weaker, name: str, part: np.ndarray, corner: np.ndarray, rng: np
 
 def _point(name: str, part: np.ndarray, corner: np.ndarray, rng: np.random.Generator, most: float = np.inf) -> Mark:
     """Returns a point in bool[h,w], half as far from the border as the innermost pixel or farther, or `most` pixels."""
+    from scipy import ndimage
+
     depth = cast(np.ndarray, ndimage.distance_transform_edt(np.pad(part, 1)))[1:-1, 1:-1]
     rows, columns = np.nonzero(depth >= max(1.0, min(most, depth.max() / 2)))
     chosen = int(rng.integers(len(rows)))
@@ -99,6 +104,9 @@ def _longest_path(rows: np.ndarray, columns: np.ndarray, size: tuple[int, ...]) 
 
     It is exact for a skeleton without loops, and long for any.
     """
+    from scipy import sparse
+    from scipy.sparse import csgraph
+
     at = np.full((size[0] + 2, size[1] + 2), -1)
     at[rows + 1, columns + 1] = np.arange(len(rows))
     first, second, length = [], [], []
