@@ -69,7 +69,7 @@ def test_pyramid_and_gradients_are_torchvisions(v2):
         assert np.abs(found[path] - g).max() <= 1e-3 * np.abs(g).max() + 1e-5 * largest, path
 
 
-@pytest.mark.parametrize("v2", some_slow([False, True], [False]))
+@pytest.mark.parametrize("v2", some_slow([False, True], [False, True]))
 def test_timms_numbers_where_windows_divide_the_image(v2):
     """timm moves the windows before it pads, so that other sizes differ; with `always_partition` as the authors'."""
     timm = oracles.timm()
@@ -95,7 +95,7 @@ COUNTS = {
     "swinv2_small": 49_725_670,
     "swinv2_base": 87_918_800,
 }
-_EACH = some_slow(COUNTS, set(COUNTS) - {"swin_tiny", "swinv2_tiny"})
+_EACH = some_slow(COUNTS, set(COUNTS) - {"swinv2_tiny"})
 
 
 @pytest.mark.parametrize("name", _EACH)
