@@ -113,7 +113,7 @@ def trained_model(name):
 COMPARED = ("deeplabv3", "eomt", "linear_head", "manet", "mask2former", "segformer", "unet")
 # and the parts of these are those of others.
 ALIKE = ("attention_unet", "autoencoder", "deeplabv1", "deeplabv2", "encoder_decoder", "fcn_head", "fpn", "pspnet")
-ALIKE += ("segnet", "vgg_head")
+ALIKE += ("ann", "ccnet", "danet", "gcnet", "isanet", "nonlocal_net", "segnet", "vgg_head")
 SLOW = {*LARGER, *COMPARED, *ALIKE}
 
 
