@@ -26,6 +26,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxseg.errors import ConfigError
 from jaxseg.nn.conv import Conv, ConvTranspose
 from jaxseg.nn.dense import Dense
+from jaxseg.nn.strips import StripConv
 from jaxseg.types import PyTree
 
 RANGE = "input_range"
@@ -172,7 +173,7 @@ class WithQuantisedInputs(nn.Module):
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, Mapping[str, Any]]:
         def read(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
             layer = context.module
-            if context.method_name != "__call__" or not isinstance(layer, Conv | ConvTranspose | Dense):
+            if context.method_name != "__call__" or not isinstance(layer, Conv | ConvTranspose | Dense | StripConv):
                 return call(*args, **kwargs)
             if not self.quantisation.covers("/".join(layer.path)):
                 return call(*args, **kwargs)

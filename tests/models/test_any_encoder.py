@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.marks import some_slow
 from helpers.parity import FAST_COMPILE
 from helpers.tiny_models import ENCODERS, TINY
 from helpers.variables import drawn, shapes
@@ -14,7 +15,7 @@ from jaxseg import models
 STRIDES = {"vit_base_dinov2_reg": (1, 2, 4, 8), "convnext_tiny": (4, 8), "mit_b0": (4, 8, 16, 32)}
 
 
-@pytest.mark.parametrize("encoder", STRIDES)
+@pytest.mark.parametrize("encoder", some_slow(STRIDES, {"mit_b0", "convnext_tiny"}))
 @pytest.mark.parametrize("name", ["fpn", "mask2former"])
 def test_levels_of_any_encoder_are_decoded(name, encoder):
     """At a size that no stride divides; the levels reach the decoder under the encoder's own strides."""
@@ -27,6 +28,7 @@ def test_levels_of_any_encoder_are_decoded(name, encoder):
     assert children <= set(variables["params"]) and ("pyramid" in children) == ("pyramid" in variables["params"])
 
 
+@pytest.mark.slow  # of the parts, test_vit.py has the values and test_models.py the gradients
 def test_semantic_fpn_over_a_vit_trains_its_pyramid():
     """Gradients reach the patches, the last block and each level behind them, which published weights do not fill."""
     args = ENCODERS["vit_base"] | {"depth": 1, "taps": [1]}

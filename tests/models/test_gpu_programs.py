@@ -36,7 +36,7 @@ HEADS, FEW_CHANNELS, COLUMNS = (0, 2, 1, 3), (0, 1, 3, 2), (0, 3, 1, 2)
 TRANSPOSED = {
     "ann": {HEADS},
     "attention_decoder": {HEADS},
-    "ccnet": {COLUMNS},
+    "ccnet": {COLUMNS, HEADS},
     "danet": {HEADS},
     "dcgan": {FEW_CHANNELS},
     "dpt": {HEADS, FEW_CHANNELS},

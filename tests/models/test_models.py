@@ -119,8 +119,8 @@ def trained_model(name):
 COMPARED = ("deeplabv3", "eomt", "linear_head", "manet", "mask2former", "nnunet", "segformer", "unet")
 # and the parts of these are those of others.
 ALIKE = ("attention_unet", "autoencoder", "deeplabv1", "deeplabv2", "encoder_decoder", "fcn_head", "fpn", "pspnet")
-ALIKE += ("multiresunet", "r2unet", "resunetpp", "segnet", "transunet", "u2net", "unetr")
-ALIKE += ("vgg_head",)
+ALIKE += ("ann", "ccnet", "danet", "gcnet", "isanet", "nonlocal_net", "segnet", "vgg_head")
+ALIKE += ("multiresunet", "r2unet", "resunetpp", "transunet", "u2net", "unetr")
 SLOW = {*LARGER, *COMPARED, *ALIKE}
 
 

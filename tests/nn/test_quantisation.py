@@ -23,6 +23,7 @@ from jaxseg.nn import (
     ConvTranspose,
     Dense,
     Quantisation,
+    StripConv,
     WithCosineHead,
     WithQuantisedInputs,
     rematerialised,
@@ -185,7 +186,7 @@ def layers_of(model, image):
     called = set()
 
     def note(call, args, kwargs, context):
-        if context.method_name == "__call__" and isinstance(context.module, Conv | ConvTranspose | Dense):
+        if context.method_name == "__call__" and isinstance(context.module, Conv | ConvTranspose | Dense | StripConv):
             called.add("/".join(context.module.path))
         return call(*args, **kwargs)
 
