@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from jaxseg.models.attention_decoder import AttentionDecoder
     from jaxseg.models.attention_unet import AttentionUNet
     from jaxseg.models.autoencoder import Autoencoder
+    from jaxseg.models.bisenetv1 import BiSeNetV1
     from jaxseg.models.bisenetv2 import BiSeNetV2
     from jaxseg.models.cnn import CNN
     from jaxseg.models.dcgan import DCGAN
@@ -80,6 +81,7 @@ __all__ = [
     "AttentionDecoder",
     "AttentionUNet",
     "Autoencoder",
+    "BiSeNetV1",
     "BiSeNetV2",
     "DDRNet",
     "DeepLabV1",

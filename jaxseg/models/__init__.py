@@ -39,6 +39,7 @@ _CLASSES = {
     "attention_decoder": "AttentionDecoder",
     "attention_unet": "AttentionUNet",
     "autoencoder": "Autoencoder",
+    "bisenetv1": "BiSeNetV1",
     "bisenetv2": "BiSeNetV2",
     "cnn": "CNN",
     "dcgan": "DCGAN",

@@ -57,7 +57,8 @@ def assert_keeps_less(model, share=0.5, size=32):
 # The children of these are like those of another network: a U-shape's (unet), layers between an encoder and a head,
 # with or without an auxiliary one (encnet), or a transformer's (segformer). The encoder of lraspp is looked at below.
 ALIKE = ("attention_decoder", "autoencoder", "cnn", "deeplabv1", "deeplabv2", "deeplabv3plus", "encoder_decoder")
-ALIKE += ("bisenetv2", "ddrnet", "enet", "erfnet", "fast_scnn", "manet", "pan", "pidnet", "pp_liteseg", "stdc")
+ALIKE += ("bisenetv1", "bisenetv2", "ddrnet", "enet", "erfnet", "fast_scnn", "manet", "pan", "pidnet")
+ALIKE += ("pp_liteseg", "stdc")
 ALIKE += ("fcn_head", "lraspp", "ocrnet", "pspnet", "segnet", "upernet", "vgg_head")
 ALIKE += ("attention_unet", "deeplabv3", "dpt", "eomt", "fcn", "fpn", "linear_head", "linknet", "resunet", "segmenter")
 
@@ -66,7 +67,7 @@ ALIKE += ("attention_unet", "deeplabv3", "dpt", "eomt", "fcn", "fpn", "linear_he
 def test_every_network_keeps_less_for_the_backward_pass(name):
     share = 0.53 if name == "dcgan" else 0.5  # DCGAN keeps little without it too: a norm keeps its input alone
     # Of 16 times the stem's channels, or more, whose kernels are kept.
-    size = 256 if name in ("ddrnet", "pidnet", "pp_liteseg", "stdc") else 32
+    size = 256 if name in ("bisenetv1", "ddrnet", "pidnet", "pp_liteseg", "stdc") else 32
     assert_keeps_less(models.build(name, num_classes=3, **TINY[name]), share, size)
 
 

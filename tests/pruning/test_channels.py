@@ -118,6 +118,7 @@ REFUSED = {
     "encnet": "a sum, mean or norm over the channels",
     "mask2former": "a sum, mean or norm over the channels",
     **{name: "a change of shape that splits or joins" for name in ("dpt", "eomt", "linear_head", "segmenter")},
+    "pp_liteseg": "a sum, mean or norm over the channels",
     "segformer": "a sum, mean or norm over the channels",
 }
 ABLE = sorted(TINY.keys() - REFUSED.keys())
