@@ -2,15 +2,17 @@
 
 Each experiment has two networks: that of full size (its `voc` variant, 21 classes), and the small one of its shapes
 variant, whose mIoU on the shapes data comes from a file of `collect.py`. The evaluation program of both is compiled as
-`jaxseg.evaluate` compiles it, batch norms folded, and timed for one image with the others in every round: the large one
-of `--size`, the small one of `--small-size`, since the small SegFormer's attention grows with the square of the pixels.
-Ratios are to `--baseline` in the same round: they survive other programs on the machine, whose load is recorded. The
-picture has the small networks, whose two numbers belong together, with their Pareto front.
+`jaxseg.evaluate` compiles it, batch norms folded, and timed for one image with `--baseline` in every round: the large
+one of `--size`, the small one of `--small-size`, since the small SegFormer's attention grows with the square of the
+pixels. Ratios are to the baseline in the same round; the load of the machine is recorded. After each network the files
+are written, and `--resume` measures those that they lack. The picture has the small networks, whose two numbers belong
+together, with their Pareto front.
 """
 
 import json
 import os
 import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from lib.timing import at_least, compile_jit, environment, make_parser, ratio_of, save, table, time_rounds
+from lib.timing import at_least, compile_jit, environment, make_parser, ratio_of, result_file, save, table, time_rounds
 from zoo import ROOT, shapes_scores
 
 from jaxseg import build
@@ -26,7 +28,8 @@ from jaxseg.config import command
 from jaxseg.nn.folding import find_pairs, fold, folded
 from jaxseg.state import count_parameters
 
-NAMES = ("segformer", "lraspp", "fast_scnn", "bisenetv2", "ddrnet", "pidnet", "enet", "erfnet")
+NAMES = ("segformer", "lraspp", "fast_scnn", "bisenetv1", "bisenetv2", "ddrnet", "pidnet", "enet", "erfnet")
+NAMES += ("stdc", "pp_liteseg")
 # Variant of the experiment, classes, and the name of its columns.
 FORMS = {"full": ("voc", 21), "shapes": ("shapes", 6)}
 
@@ -44,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--results", type=Path, metavar="FILE", help="JSON of collect.py, of runs of shapes variants")
     parser.add_argument("--timed", type=Path, metavar="FILE", help="JSON of an earlier run: its times, with new scores")
+    parser.add_argument(
+        "--resume", action="store_true", help="keep the networks that --out has, and measure the others"
+    )
     options = parser.parse_args(argv)
     if options.smallest:
         options.names, options.baseline, options.size, options.repeats = ["fast_scnn", "cnn"], "cnn", [32, 40], 1
@@ -58,32 +64,56 @@ def main(argv: Sequence[str] | None = None) -> int:
         save(options.out, record, describe(record), lambda figure: draw(figure, record))
         return 0
     record: dict[str, Any] = {"environment": environment(), "size": options.size, "baseline": options.baseline}
-    record["small_size"] = options.small_size
-    record |= {"repeats": options.repeats, "load_before": os.getloadavg(), "networks": {}}
+    record |= {"small_size": options.small_size, "repeats": options.repeats, "load_before": os.getloadavg()}
+    record |= {"load_after": os.getloadavg(), "networks": {}}
+    if options.resume:
+        record |= earlier(parser, options, record)
+    baselines: dict[str, tuple[Any, dict[str, Any]]] = {}
     for name in options.names:
-        score = scores[name]["shapes_mean_iou"] if name in scores else None
-        record["networks"][name] = {"shapes_mean_iou": score}
-    for form, size in zip(FORMS, (options.size, options.small_size), strict=True):
-        cases = {}
-        for name in options.names:
-            cases[name], described = program(name, form, size)
-            record["networks"][name][form] = described
+        if name in record["networks"]:
+            continue
+        each: dict[str, Any] = {"shapes_mean_iou": scores[name]["shapes_mean_iou"] if name in scores else None}
+        for form, size in zip(FORMS, (options.size, options.small_size), strict=True):
+            if form not in baselines:
+                baselines[form] = program(options.baseline, form, size)
+            call, described = baselines[form] if name == options.baseline else program(name, form, size)
             print(name, form, described, file=sys.stderr, flush=True)
-        seconds = time_rounds(cases, options.repeats)
-        for name, each in seconds.items():
-            ordered = sorted(each)
-            ratio = ratio_of(each, seconds[options.baseline])
-            record["networks"][name][form] |= {
-                "median_seconds": ordered[len(ordered) // 2],
-                "least_seconds": ordered[0],
-                "ratio": ratio.median,
-                "ratio_low": ratio.low,
-                "ratio_high": ratio.high,
-            }
-        del cases
-    record["load_after"] = os.getloadavg()
+            seconds = time_rounds({options.baseline: baselines[form][0], name: call}, options.repeats)
+            each[form] = described | times_of(seconds[name], seconds[options.baseline])
+        record["networks"][name] = each
+        record["load_after"] = os.getloadavg()
+        save(options.out, record, describe(record), lambda figure: draw(figure, record), quiet=True)
+    for name in record["networks"]:
+        record["networks"][name]["shapes_mean_iou"] = scores[name]["shapes_mean_iou"] if name in scores else None
     save(options.out, record, describe(record), lambda figure: draw(figure, record))
     return 0
+
+
+def earlier(parser: ArgumentParser, options: Namespace, record: dict[str, Any]) -> dict[str, Any]:
+    """Returns what an earlier call measured with the same options, nothing if it wrote no file.
+
+    Ends with a message if it was asked for something else.
+    """
+    path = None if options.out is None else result_file(options.out, ".json")
+    if path is None or not path.is_file():
+        return {}
+    found = json.loads(path.read_text())
+    for key in ("size", "small_size", "baseline", "repeats"):
+        if found[key] != record[key]:
+            parser.error(f"--resume: {path} has {key} {found[key]}, this call has {record[key]}; give another --out")
+    return {key: found[key] for key in ("environment", "load_before", "load_after", "networks")}
+
+
+def times_of(seconds: Sequence[float], baseline: Sequence[float]) -> dict[str, float]:
+    """Returns the median and the least of the rounds, and the ratio to the baseline with its middle half."""
+    ordered, ratio = sorted(seconds), ratio_of(seconds, baseline)
+    return {
+        "median_seconds": ordered[len(ordered) // 2],
+        "least_seconds": ordered[0],
+        "ratio": ratio.median,
+        "ratio_low": ratio.low,
+        "ratio_high": ratio.high,
+    }
 
 
 def program(name: str, form: str, size: Sequence[int]) -> tuple[Any, dict[str, Any]]:
@@ -157,9 +187,10 @@ def describe(record: dict[str, Any]) -> str:
     large, small = ("x".join(map(str, record[size])) for size in ("size", "small_size"))
     before, after = (record[f"load_{when}"][0] for when in ("before", "after"))
     note = (
-        f"Evaluation of one image of {large} pixels ({small} by the small networks), {record['repeats']} interleaved "
-        f"rounds, while other programs ran: "
-        f"the load of the machine was {before:.1f} before and {after:.1f} after. Ratios are medians over rounds, with "
+        f"Evaluation of one image of {large} pixels ({small} by the small networks), {record['repeats']} rounds, each "
+        f"with one of `{record['baseline']}`; the load of the machine "
+        f"was {before:.1f} before and {after:.1f} after. "
+        f"Ratios are medians over rounds, with "
         f"their middle half. Parameters are those of training, auxiliary heads included."
     )
     return table(columns, rows, record, note)
@@ -167,6 +198,8 @@ def describe(record: dict[str, Any]) -> str:
 
 def draw(figure: Any, record: dict[str, Any]) -> None:
     """Draws score over time for the small networks, the size of a point by its parameters, and the front."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
     axes = figure.subplots()
     points = points_of(record)
     front = pareto(points)
@@ -180,6 +213,10 @@ def draw(figure: Any, record: dict[str, Any]) -> None:
         axes.annotate(name, (x, y), xytext=(6, 6), textcoords="offset points", fontsize=9)
     h, w = record["small_size"]
     axes.set_xscale("log")
+    axes.margins(x=0.12, y=0.08)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(f"time for one image of {h}x{w}, relative to {record['baseline']} (shapes variants)")
     axes.set_ylabel("shapes validation mIoU")
     axes.grid(alpha=0.3)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from jaxseg.models.attention_decoder import AttentionDecoder
     from jaxseg.models.attention_unet import AttentionUNet
     from jaxseg.models.autoencoder import Autoencoder
+    from jaxseg.models.bisenetv1 import BiSeNetV1
     from jaxseg.models.bisenetv2 import BiSeNetV2
     from jaxseg.models.ccnet import CCNet
     from jaxseg.models.cnn import CNN
@@ -96,6 +97,7 @@ __all__ = [
     "AttentionDecoder",
     "AttentionUNet",
     "Autoencoder",
+    "BiSeNetV1",
     "BiSeNetV2",
     "CCNet",
     "DANet",

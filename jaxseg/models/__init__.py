@@ -40,6 +40,7 @@ _CLASSES = {
     "attention_decoder": "AttentionDecoder",
     "attention_unet": "AttentionUNet",
     "autoencoder": "Autoencoder",
+    "bisenetv1": "BiSeNetV1",
     "bisenetv2": "BiSeNetV2",
     "ccnet": "CCNet",
     "cnn": "CNN",

@@ -12,7 +12,8 @@ def test_the_front_has_what_nothing_beats():
     assert realtime.pareto({}) == []
 
 
-def test_times_are_kept_and_scores_joined(tmp_path, capsys):
+def timed():
+    """A record of two networks, as the benchmark writes it."""
     form = {"parameters": 1000, "median_seconds": 0.5, "least_seconds": 0.4, "ratio": 2.0}
     form |= {"ratio_low": 1.9, "ratio_high": 2.1}
     networks = {name: {"shapes_mean_iou": None, "full": form, "shapes": form} for name in ("cnn", "fast_scnn")}
@@ -25,8 +26,24 @@ def test_times_are_kept_and_scores_joined(tmp_path, capsys):
         "repeats": 3,
         "networks": networks,
     }
-    record |= {"load_before": [1.0, 1.0, 1.0], "load_after": [2.0, 2.0, 2.0]}
-    (tmp_path / "timed.json").write_text(json.dumps(record))
+    return record | {"load_before": [1.0, 1.0, 1.0], "load_after": [2.0, 2.0, 2.0]}
+
+
+def test_a_call_that_is_resumed_measures_what_is_left(tmp_path, capsys):
+    """Here nothing is: no program is compiled, and times and load are those of the file."""
+    record = timed() | {"small_size": [32, 40], "repeats": 1}
+    (tmp_path / "out.json").write_text(json.dumps(record))
+    assert realtime.main(["--smallest", "--resume", "--out", str(tmp_path / "out")]) == 0
+    assert json.loads((tmp_path / "out.json").read_text()) == record
+    assert "rounds, each with one of `cnn`" in capsys.readouterr().out
+    (tmp_path / "out.json").write_text(json.dumps(record | {"size": [64, 64]}))
+    with pytest.raises(SystemExit):
+        realtime.main(["--smallest", "--resume", "--out", str(tmp_path / "out")])
+    assert r"has size [64, 64], this call has [32, 40]" in capsys.readouterr().err
+
+
+def test_times_are_kept_and_scores_joined(tmp_path, capsys):
+    (tmp_path / "timed.json").write_text(json.dumps(timed()))
     runs = [{"run": "fast_scnn", "validation_mean_iou": 0.4123, "seconds": 60.0}]
     (tmp_path / "scores.json").write_text(json.dumps({"runs": runs}))
     words = ["--timed", str(tmp_path / "timed.json"), "--results", str(tmp_path / "scores.json")]

@@ -28,6 +28,15 @@ TINY = {
     "attention_decoder": {"widths": [4, 8, 8], "num_heads": 2},
     "attention_unet": {"widths": [4, 8, 8], "gate_finest": True},
     "autoencoder": {"widths": [4, 8, 8]},
+    "bisenetv1": {
+        "spatial_width": 4,
+        "context_width": 4,
+        "width": 8,
+        "head_width": 4,
+        "aux_width": 4,
+        "encoder": "plain",
+        "encoder_args": {"widths": [4, 4, 4, 8]},
+    },
     "bisenetv2": {
         "detail_widths": [4, 4, 8],
         "semantic_widths": [4, 4, 6, 8],
@@ -138,7 +147,7 @@ TINY = {
         "head_width": 4,
         "aux_width": 4,
         "encoder": "stdc1",
-        "encoder_args": {"depths": [1, 1, 1], "widths": [4, 4, 8, 8, 16]},
+        "encoder_args": {"depths": [1, 1, 1], "widths": [4, 4, 16, 16, 16]},
     },
     "pspnet": {"width": 8, "bins": [1, 2], "aux_width": 4, "encoder": "plain", "encoder_args": {"widths": [4, 24]}},
     "r2unet": {"widths": [4, 8, 8]},
@@ -164,7 +173,7 @@ TINY = {
         "detail_width": 4,
         "aux_width": 4,
         "encoder": "stdc1",
-        "encoder_args": {"depths": [1, 2, 1], "widths": [4, 4, 8, 8, 16]},
+        "encoder_args": {"depths": [1, 2, 1], "widths": [4, 4, 16, 16, 16]},
     },
     "transunet": {
         "widths": [4, 6, 8],

@@ -73,6 +73,28 @@ def test_stdc_is_figures_3_and_4():
     same_in_torch(tiny("stdc"), network, (69, 93))
 
 
+def test_bisenetv1_is_figure_2():
+    def network(t, image):
+        x = t.f.max_pool2d(cna(t, image, "encoder/stem", stride=2), 3, 2, 1)
+        levels = []
+        for stage, stride in enumerate((1, 2, 2, 2), start=1):
+            name = f"encoder/stage{stage}/block1"
+            h = cna(t, cna(t, x, f"{name}/conv1", stride=stride), f"{name}/conv2", act=False)
+            if f"{name}/shortcut/kernel" in t.leaves:
+                x = t.norm(t.conv(x, f"{name}/shortcut", stride=stride), f"{name}/shortcut_norm")
+            x = t.f.relu(h + x)
+            levels.append(x)
+        spatial = image
+        for i in (1, 2, 3):
+            spatial = cna(t, spatial, f"spatial/conv{i}", stride=2)
+        spatial = cna(t, spatial, "spatial/conv4")
+        context = context_path(t, *levels[-2:], spatial.shape[2:], lambda x, size: resized(t, x, size))
+        return [resized(t, t.conv(cna(t, gated_fusion(t, spatial, context), "hidden"), "head"), image)]
+
+    resnet = {"encoder": "resnet18", "encoder_args": {"depths": [1, 1, 1, 1], "widths": [4, 4, 4, 8, 8]}}
+    same_in_torch(models.build("bisenetv1", num_classes=5, **TINY["bisenetv1"] | resnet), network, (69, 93))
+
+
 @pytest.mark.parametrize("attention", ["spatial", "channel"])
 def test_pp_liteseg_is_figures_2_to_4(attention):
     def fusion(t, fine, coarse, name):
@@ -223,6 +245,15 @@ def test_stdc_count():
         assert count("stdc", 3, num_classes=19, encoder=name) == total + training
 
 
+def test_bisenetv1_count():
+    """By layer: not the 49.0 million of the paper's Table 3."""
+    total = parameters_of("resnet18") + normed(7, 3, 64) + 2 * normed(3, 64, 64) + normed(1, 64, 128)
+    total += normed(1, 512, 128) + normed(3, 512, 128) + normed(3, 256, 128) + 2 * normed(1, 128, 128)
+    total += 2 * normed(3, 128, 128) + normed(1, 256, 256) + 2 * conv(1, 256, 256) + heads(64, 256, 19)
+    assert f"{total / 1e6:.2f}" == "12.89"
+    assert count("bisenetv1", 3, num_classes=19) == total + 2 * heads(256, 128, 19)
+
+
 def test_pp_liteseg_count():
     """By layer, as the paper has no number."""
     for name, widths, head, millions in (("stdc1", (32, 64, 128), 32, "8.03"), ("stdc2", (64, 96, 128), 64, "12.23")):
@@ -239,7 +270,7 @@ def test_pp_liteseg_count():
 
 
 def test_heads_of_training():
-    for name, number in {"pp_liteseg": 2, "stdc": 2}.items():
+    for name, number in {"bisenetv1": 2, "pp_liteseg": 2, "stdc": 2}.items():
         _, _, out = shapes(tiny(name), (1, 40, 48, 3), train=True)
         assert [scores.shape for scores in out["aux"]] == [(1, 40, 48, 5)] * number
         none = {"aux_width": None}
@@ -259,6 +290,9 @@ def test_fields_that_make_no_network_are_refused():
     ):
         with pytest.raises(ArgumentError, match=message):
             shapes(models.build("stdc", num_classes=2, **fields), (1, 32, 32, 3))
+    with pytest.raises(ArgumentError, match="BiSeNetV1 reads two levels"):
+        fields = {"encoder": "plain", "encoder_args": {"widths": (4,)}}
+        shapes(models.build("bisenetv1", num_classes=2, **fields), (1, 32, 32, 3))
     with pytest.raises(ArgumentError, match="must name one to all levels of an encoder of 5 levels"):
         shapes(models.build("pp_liteseg", num_classes=2, widths=(4,) * 6), (1, 32, 32, 3))
     with pytest.raises(ArgumentError, match="of 1 convolution needs at least 2"):

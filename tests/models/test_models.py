@@ -29,7 +29,7 @@ CLASSES = {name: type(tiny(name)) for name in models.names()}
 IMAGE = (2, 33, 47, 3)
 TRAINED = (2, 7, 8, 3)
 # Where a group norm of few channels would have a single value at TRAINED.
-REAL_TIME = ("bisenetv2", "ddrnet", "enet", "erfnet", "fast_scnn", "pidnet", "pp_liteseg", "stdc")
+REAL_TIME = ("bisenetv1", "bisenetv2", "ddrnet", "enet", "erfnet", "fast_scnn", "pidnet", "pp_liteseg", "stdc")
 LARGER = {"pan": (2, 32, 32, 3), **dict.fromkeys(REAL_TIME, (2, 64, 64, 3))}
 # Transformers have layer norms whatever `norm` says.
 LAYER_NORMS = ("dpt", "eomt", "gcnet", "linear_head", "mask2former", "segformer", "segmenter", "segnext")
@@ -97,6 +97,7 @@ SHORT = {
     "fc_densenet": {"layers": [1, 2, 1]},
     "linknet": {"encoder_args": {"widths": [12, 24]}},
     "lraspp": {"encoder_args": TINY["lraspp"]["encoder_args"] | {"rows": TINY["lraspp"]["encoder_args"]["rows"][::2]}},
+    "bisenetv1": {"context_width": 16},
     "bisenetv2": {"detail_widths": [4, 4, 16], "semantic_widths": [4, 4, 6, 16]},
     "ddrnet": {"pool_width": 16},
     "manet": {"widths": [4], "encoder_args": {"widths": [8, 12]}},

@@ -57,7 +57,19 @@ def assert_keeps_less(model, share=0.5, size=32):
 # The children of these are like those of another network: a U-shape's (unet), layers between an encoder and a head,
 # with or without an auxiliary one (encnet), or a transformer's (segformer). The encoder of lraspp is looked at below.
 ALIKE = ("attention_decoder", "autoencoder", "cnn", "deeplabv1", "deeplabv2", "deeplabv3plus", "encoder_decoder")
-ALIKE += ("bisenetv2", "ddrnet", "enet", "erfnet", "fast_scnn", "manet", "multiresunet", "nnunet", "pan", "pidnet")
+ALIKE += (
+    "bisenetv1",
+    "bisenetv2",
+    "ddrnet",
+    "enet",
+    "erfnet",
+    "fast_scnn",
+    "manet",
+    "multiresunet",
+    "nnunet",
+    "pan",
+    "pidnet",
+)
 ALIKE += ("ann", "ccnet", "danet", "gcnet", "isanet", "nonlocal_net", "segnext")
 ALIKE += ("r2unet", "resunetpp", "transunet", "u2net", "unetr")
 ALIKE += ("pp_liteseg", "stdc")
@@ -69,7 +81,7 @@ ALIKE += ("attention_unet", "deeplabv3", "dpt", "eomt", "fcn", "fpn", "linear_he
 def test_every_network_keeps_less_for_the_backward_pass(name):
     share = 0.53 if name == "dcgan" else 0.5  # DCGAN keeps little without it too: a norm keeps its input alone
     # Of 16 times the stem's channels, or more, whose kernels are kept.
-    size = 256 if name in ("ddrnet", "pidnet", "pp_liteseg", "stdc") else 32
+    size = 256 if name in ("bisenetv1", "ddrnet", "pidnet", "pp_liteseg", "stdc") else 32
     assert_keeps_less(models.build(name, num_classes=3, **TINY[name]), share, size)
 
 

@@ -121,6 +121,7 @@ REFUSED = {
     "danet": "a sum, mean or norm over the channels",
     "gcnet": "a sum, mean or norm over the channels",
     "segnext": "a sum, mean or norm over the channels",
+    "pp_liteseg": "a sum, mean or norm over the channels",
     "segformer": "a sum, mean or norm over the channels",
 }
 ABLE = sorted(TINY.keys() - REFUSED.keys())
