@@ -9,7 +9,8 @@
 unit=residual is the encoder of ResEnc (Isensee et al. 2024). The variant small is a folder resized to 64x64 pixels and
 a narrow network, for a first look on a CPU. docs/medical.md says what differs from nnU-Net.
 
-Shapes validation mIoU: not yet measured.
+Shapes validation mIoU: .187 (after `--config.steps=300`, a fifth of the steps; 66 seconds of CPU time beside many
+programs; one seed). With a momentum of .99 it has hardly begun then.
 """
 
 from jaxseg.config import ConfigDict, update

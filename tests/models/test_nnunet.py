@@ -151,6 +151,7 @@ def test_the_plain_network_is_that_of_monai_in_evaluation_and_training(ours):
     assert_close(aux, nhwc(coarse)[:, :19, :37])
 
 
+@pytest.mark.slow  # the logits above, and tests/models/test_models.py has the gradients of the layers
 def test_the_gradients_of_a_step_are_those_of_monai(ours):
     oracles.torch()
     pytest.importorskip("monai")

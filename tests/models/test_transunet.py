@@ -8,6 +8,7 @@ from helpers.variables import count_parameters, shapes
 from jaxseg import models
 
 
+@pytest.mark.slow
 def test_parameters_are_as_published():
     """105.28 million for RGB and the nine classes of Synapse, as later papers count them."""
     assert count_parameters(models.build("transunet", num_classes=9)) == 105_277_081

@@ -11,7 +11,10 @@ from jaxseg import models
 
 @pytest.mark.parametrize(
     ("fields", "published"),
-    [({}, 44_009_869), ({"widths": (64,) * 6, "mids": (16,) * 6}, 1_131_181)],  # Qin 2020, Table 4: 176.3 and 4.7 MB
+    [  # Qin 2020, Table 4: 176.3 and 4.7 MB
+        ({}, 44_009_869),
+        pytest.param({"widths": (64,) * 6, "mids": (16,) * 6}, 1_131_181, marks=pytest.mark.slow),
+    ],
 )
 def test_parameters_are_those_of_the_paper(fields, published):
     params = variable_shapes(models.build("u2net", num_classes=1, **fields), (1, 64, 64, 3))["params"]
