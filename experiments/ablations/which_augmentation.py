@@ -6,6 +6,8 @@ One small U-Net, 400 steps on 16 training images of the shapes, which are 200 ep
 alone; "none" has none. The same on images of your own:
 
     python -m jaxseg.sweep --config experiments/ablations/which_augmentation.py:folder --config.data.dir=MY_FOLDER
+
+Not yet run.
 """
 
 from jaxseg.config import ConfigDict, parse_arg, update
@@ -70,4 +72,4 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
 def sweep() -> Sweep:
     """Returns the variants."""
-    return Sweep({"none": {}, **GEOMETRY, **COLORS, **MIXED}, baseline="none", seeds=(0, 1, 2))
+    return Sweep({"none": {}, **GEOMETRY, **COLORS, **MIXED}, baseline="none", seeds=(0, 1, 2, 3, 4))

@@ -259,10 +259,6 @@ DATA: dict[str, Key] = {
         0.0, "largest standard deviation of noise, of colours in [0, 1], for half of the images", Share
     ),
     "augment.jpeg": Key(0, "lowest quality (1 to 100) of JPEG compression, for half of the images; 0: none", Quality),
-    "augment.cutmix": Key(0.0, "probability that a box of half the area shows another image of the batch", Share),
-    "augment.classmix": Key(
-        0.0, "probability that half of the classes of another image of the batch are put over an image", Share
-    ),
     "augment.copy_paste": Key(
         0.0, "probability that objects of another image of the batch are put over an image, with their labels", Share
     ),
@@ -280,5 +276,9 @@ DATA: dict[str, Key] = {
     "augment.mixup_alpha": Key(0.2, "the weights are drawn from Beta(alpha, alpha)", AlphaOfBeta),
     "augment.rand_operations": Key(0, "RandAugment: operations that are drawn for each image; 0: none", Operations),
     "augment.rand_magnitude": Key(5.0, "RandAugment: their magnitude, 0 (no change) to 10", UpToTen),
+    "augment.cutmix": Key(0.0, "probability that a box of half the area shows another image of the batch", Share),
+    "augment.classmix": Key(
+        0.0, "probability that half of the classes of another image of the batch are put over an image", Share
+    ),
     "augment.erase": Key(0.0, "probability of a rectangle of random colours, whose labels stay", Share),
 }

@@ -183,6 +183,8 @@ def make_augment(
     perspective: BelowHalf = 0.0,
     elastic: NotNegative = 0.0,
     elastic_spacing: AtLeastOne = 32.0,
+    rand_operations: Operations = 0,
+    rand_magnitude: UpToTen = 5.0,
     gamma: Zoom = (1.0, 1.0),
     hue: UpToHalf = 0.0,
     blur: UpTo32 = 0.0,
@@ -190,8 +192,6 @@ def make_augment(
     noise: Share = 0.0,
     jpeg: Quality = 0,
     erase: Share = 0.0,
-    rand_operations: Operations = 0,
-    rand_magnitude: UpToTen = 5.0,
     ignore: int = IGNORE,
 ) -> Callable[[Key, Array, Array], Pair]:
     """Returns augment(key, image f32[h,w,c] in [0, 1], label i[h,w]) -> (image, label) for one example.
@@ -199,9 +199,10 @@ def make_augment(
     The arguments are the keys of `config.augment`, and `ignore`, the label of an ignored pixel. The steps are applied
     in the order flips, zoom, shear, rotation, perspective, elastic deformation, crop, brightness, contrast, saturation,
     gamma, hue, blur, low resolution, noise, JPEG, erasing. The operations of RandAugment (`data.rand_augment`)
-    that move pixels come before the elastic deformation, the others before gamma. A step that is off costs nothing, and
-    turning a step on does not change the random draws of the others. Without the steps from zoom to elastic deformation
-    and RandAugment nothing is interpolated. Erasing leaves the label as it is: the network learns what something hides.
+    that move pixels come before the elastic deformation, the others before brightness. A step that is off costs
+    nothing, and turning a step on does not change the random draws of the others. Without the steps from zoom to
+    elastic deformation and RandAugment nothing is interpolated. Erasing leaves the label as it is: the network learns
+    what something hides.
 
     Raises:
         ArgumentError: for an invalid value.
@@ -256,14 +257,14 @@ def make_augment(
             if crop:
                 origin = crop_origin(key, draw, label)
                 image, label = _window(image, label, origin, crop)
+        if rand_operations > 0:
+            image = rand_colors(jax.random.fold_in(key, _RAND), image, rand_operations, rand_magnitude)
         if brightness > 0:
             image = adjust_brightness(image, 1.0 + _within(draw[7], brightness))
         if contrast > 0:
             image = adjust_contrast(image, 1.0 + _within(draw[8], contrast))
         if saturation > 0 and image.shape[2] in (1, 3, 4):  # others have no colours
             image = adjust_saturation(image, 1.0 + _within(draw[9], saturation))
-        if rand_operations > 0:
-            image = rand_colors(jax.random.fold_in(key, _RAND), image, rand_operations, rand_magnitude)
         return degrade(jax.random.fold_in(key, _DEGRADE), image) if degraded else image, label
 
     return augment

@@ -107,17 +107,16 @@ class Planned(NamedTuple):
         """
         shapes = jax.eval_shape(draw, key)
         given = pretrained.flatten(shapes) | pretrained.flatten(self.variables)
-        leaves, tree = jax.tree.flatten(traverse_util.unflatten_dict(given, sep="/"))
-        drawn = [place for place, leaf in enumerate(leaves) if isinstance(leaf, jax.ShapeDtypeStruct)]
+        drawn = [path for path, leaf in given.items() if isinstance(leaf, jax.ShapeDtypeStruct)]
         if drawn:
 
             def rest(key: Key) -> list[jax.Array]:
-                values = tree.flatten_up_to(dict(draw(key)))
-                return [values[place] for place in drawn]
+                values = pretrained.flatten(draw(key))
+                return [values[path] for path in drawn]
 
-            for place, value in zip(drawn, jax.jit(rest, compiler_options=options_for_once())(key)):
-                leaves[place] = value
-        return jax.tree.unflatten(tree, leaves)
+            given |= dict(zip(drawn, jax.jit(rest, compiler_options=options_for_once())(key)))
+        # A network without batch norm has no statistics, which no path names.
+        return {**{name: {} for name in shapes}, **traverse_util.unflatten_dict(given, sep="/")}
 
 
 def resolve(

@@ -27,9 +27,9 @@ def example():
 
 
 @functools.cache
-def program(count, magnitude):
+def program(count, rand_magnitude):
     return jax.jit(
-        jax.vmap(make_augment(rand_operations=count, rand_magnitude=magnitude), (0, None, None)),
+        jax.vmap(make_augment(rand_operations=count, rand_magnitude=rand_magnitude), (0, None, None)),
         compiler_options=FAST_COMPILE,
     )
 
@@ -37,10 +37,10 @@ def program(count, magnitude):
 def test_nothing_changes_at_magnitude_0_and_much_at_10(example):
     image, label = example
     # JPEG of quality 100 and gamma, which takes logarithms, round.
-    moved, moved_label = program(14, 0.0)(KEYS, image, label)
+    moved, moved_label = program(14, rand_magnitude=0.0)(KEYS, image, label)
     np.testing.assert_array_equal(moved_label, np.broadcast_to(label, moved_label.shape))
     assert np.abs(np.asarray(moved) - image).max() < 4 / 255
-    changed, _ = program(14, 10.0)(KEYS, image, label)
+    changed, _ = program(14, rand_magnitude=10.0)(KEYS, image, label)
     assert np.abs(np.asarray(changed) - image).mean((1, 2, 3)).min() > 0.1
 
 
@@ -56,7 +56,7 @@ def test_each_image_has_as_many_operations_as_asked_for_and_each_as_often():
 
 def test_the_label_moves_with_the_image_and_colours_move_nothing(example):
     image, label = example
-    moved, moved_label = program(14, 10.0)(KEYS, image, label)
+    moved, moved_label = program(14, rand_magnitude=10.0)(KEYS, image, label)
 
     def by_hand(key):
         key = jax.random.fold_in(key, 13)
