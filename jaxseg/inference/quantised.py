@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -230,9 +230,13 @@ def _as_trained(run: Run, count: int) -> Iterator[jax.Array]:
     """Yields network input f32[h,w,c] of the first images that training with the seed of the run reads, augmented."""
     augment, key = jax.jit(run.parts.augment), jax.random.key(run.config.seed)
     with train_batches(run.config, training_source(run.config)) as loader:
-        examples = ((image, label) for batch in loader for image, label in zip(batch["image"], batch["label"]))
+        examples = itertools.chain.from_iterable(map(_examples, loader))
         for i, (image, label) in enumerate(itertools.islice(examples, count)):
             yield augment(jax.random.fold_in(key, i), image, class_indices(label))[0]
+
+
+def _examples(batch: Mapping[str, Any]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    return zip(batch["image"], batch["label"])
 
 
 def _as_evaluated(run: Run, split: str, count: int) -> Iterator[jax.Array]:
