@@ -6,7 +6,8 @@
 
 Each branch has the same loss as their sum, as in the authors' release (`loss.aux_weight=1`).
 
-Not yet trained. Shapes validation mIoU: not yet measured.
+Shapes validation mIoU: .119 (after only `--config.steps=100`, with `schedule.warmup=10` and `data.shapes_train=1024`;
+one seed), little more than the background alone: too few steps to say how well it learns.
 """
 
 from jaxseg.config import ConfigDict
