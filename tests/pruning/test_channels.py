@@ -127,8 +127,9 @@ ABLE = sorted(TINY.keys() - REFUSED.keys())
 def half(name):
     """A tiny network and the same with half of the channels."""
     network = models.build(name, num_classes=5, **TINY[name])
-    # At a few channels a smaller MobileNet has a block without its first convolution.
-    fields = {"width": 4} if name == "lraspp" else smaller_fields(network, 0.5)
+    # At few channels a smaller MobileNet has a block without its first convolution, and an STDC too few for its parts.
+    own = {"lraspp": {"width": 4}, "pp_liteseg": {"context_width": 4}}
+    fields = own[name] if name in own else smaller_fields(network, 0.5)
     inner = fields["encoder_args"] if "encoder_args" in fields else {}
     args = TINY[name] | fields | ({"encoder_args": dict(TINY[name]["encoder_args"]) | inner} if inner else {})
     return network, models.build(name, num_classes=5, **args)
