@@ -147,7 +147,7 @@ TINY = {
         "head_width": 4,
         "aux_width": 4,
         "encoder": "stdc1",
-        "encoder_args": {"depths": [1, 1, 1], "widths": [4, 4, 16, 16, 16]},
+        "encoder_args": {"depths": [1, 1, 1], "widths": [4, 4, 8, 8, 16]},
     },
     "pspnet": {"width": 8, "bins": [1, 2], "aux_width": 4, "encoder": "plain", "encoder_args": {"widths": [4, 24]}},
     "r2unet": {"widths": [4, 8, 8]},

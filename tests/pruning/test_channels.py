@@ -130,8 +130,9 @@ ABLE = sorted(TINY.keys() - REFUSED.keys())
 def half(name):
     """A tiny network and the same with half of the channels."""
     network = models.build(name, num_classes=5, **TINY[name])
-    # At a few channels a smaller MobileNet has a block without its first convolution.
-    fields = {"width": 4} if name == "lraspp" else smaller_fields(network, 0.5)
+    # At few channels a smaller MobileNet has a block without its first convolution, and an STDC too few for its parts.
+    own = {"lraspp": {"width": 4}, "pp_liteseg": {"context_width": 4}}
+    fields = own[name] if name in own else smaller_fields(network, 0.5)
     if name in ("ann", "isanet"):  # the scale of their attention depends on the channels of the keys
         fields |= {"key_width": TINY[name]["key_width"]}
     inner = fields["encoder_args"] if "encoder_args" in fields else {}
