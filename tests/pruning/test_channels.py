@@ -118,7 +118,7 @@ REFUSED = {
     "encnet": "a sum, mean or norm over the channels",
     "mask2former": "a sum, mean or norm over the channels",
     **{name: "a change of shape that splits or joins" for name in ("dpt", "eomt", "linear_head", "segmenter")},
-    "segformer": "a sum, mean or norm over the channels",
+    **{name: "a sum, mean or norm over the channels" for name in ("segformer", "transunet", "unetr")},
 }
 ABLE = sorted(TINY.keys() - REFUSED.keys())
 
