@@ -111,7 +111,7 @@ TINY = {
     "pan": {"width": 4, "finest": 1, "encoder": "plain", "encoder_args": {"widths": [4, 6, 8]}},
     "pidnet": {"width": 4, "blocks": 1, "deep_blocks": 1, "pool_width": 4, "head_width": 4},
     "pspnet": {"width": 8, "bins": [1, 2], "aux_width": 4, "encoder": "plain", "encoder_args": {"widths": [4, 24]}},
-    "r2unet": {"widths": [4, 8, 8]},
+    "r2unet": {"widths": [4, 8]},
     "resunet": {"widths": [4, 8, 8]},
     "resunetpp": {"widths": [4, 8, 8], "rates": [2]},
     "segformer": {
