@@ -53,7 +53,7 @@ def test_the_snippet_that_makes_a_network_runs_as_written(monkeypatch, tmp_path)
 
     monkeypatch.chdir(tmp_path)
     small = {"depths": (1, 1, 1, 1), "widths": (8, 16, 16, 32, 32)}
-    monkeypatch.setitem(encoders._CLASSES, "resnet50", ("resnet", "ResNet", small))
+    monkeypatch.setitem(encoders.CLASSES, "resnet50", ("resnet", "ResNet", small))
     encoder = encoders.build("resnet50")
     shapes = jax.eval_shape(encoder.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32))
     arrays = {name: np.full(x.shape, 0.01, np.float32) for name, x in pretrained.flatten(shapes).items()}

@@ -17,6 +17,7 @@ from flax import linen as nn
 from jaxseg.arguments import WholeNotNegative
 from jaxseg.models.assembly import name_stages, to_logits, walk_up
 from jaxseg.nn import Conv, ConvTranspose, Layers, is_identity, max_pool, pad_to_multiple
+from jaxseg.nn.conv import unit_gain
 
 Kernels = Literal["one", "two"]
 
@@ -59,8 +60,8 @@ class RecurrentBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        init = self.common.kernel_init
-        y = x = Conv(self.features, 1, dtype=self.common.dtype, kernel_init=init, name="project")(x)
+        # No activation follows, so the map keeps the mean square; nothing else bounds the sums of the stages.
+        y = x = Conv(self.features, 1, dtype=self.common.dtype, kernel_init=unit_gain, name="project")(x)
         for name in ("layer1", "layer2"):
             y = RecurrentConv(self.steps, self.kernels, self.common, name=name)(y, train=train)
         return x + y

@@ -150,7 +150,7 @@ TINY = {
         "encoder_args": {"depths": [1, 1, 1], "widths": [4, 4, 8, 8, 16]},
     },
     "pspnet": {"width": 8, "bins": [1, 2], "aux_width": 4, "encoder": "plain", "encoder_args": {"widths": [4, 24]}},
-    "r2unet": {"widths": [4, 8, 8]},
+    "r2unet": {"widths": [4, 8]},
     "resunet": {"widths": [4, 8, 8]},
     "resunetpp": {"widths": [4, 8, 8], "rates": [2]},
     "segformer": {

@@ -233,7 +233,7 @@ def test_units_are_those_published():
         "152": (3, 8, 36, 3),
     }
     for name in encoders.names():
-        if encoders._CLASSES[name][1] == "ResNet":
+        if encoders.CLASSES[name][1] == "ResNet":
             assert encoders.build(name).depths == units[re.search("[0-9]+", name)[0]], name
 
 
@@ -243,7 +243,7 @@ def test_parameters_are_those_published(name):
     assert count + encoders.build(name).widths[-1] * 1000 + 1000 == PUBLISHED[name]
 
 
-@pytest.mark.parametrize("name", some_slow((n for n in encoders.names() if encoders._CLASSES[n][1] == "ResNet"), DEEP))
+@pytest.mark.parametrize("name", some_slow((n for n in encoders.names() if encoders.CLASSES[n][1] == "ResNet"), DEEP))
 def test_every_entry_of_timms_files_has_its_place(name):
     torch, timm = oracles.torch(), oracles.timm()
     with torch.device("meta"):

@@ -118,11 +118,10 @@ REFUSED = {
     "encnet": "a sum, mean or norm over the channels",
     "mask2former": "a sum, mean or norm over the channels",
     **{name: "a change of shape that splits or joins" for name in ("dpt", "eomt", "linear_head", "segmenter")},
-    "danet": "a sum, mean or norm over the channels",
-    "gcnet": "a sum, mean or norm over the channels",
-    "segnext": "a sum, mean or norm over the channels",
-    "pp_liteseg": "a sum, mean or norm over the channels",
-    "segformer": "a sum, mean or norm over the channels",
+    **{
+        name: "a sum, mean or norm over the channels"
+        for name in ("danet", "gcnet", "pp_liteseg", "segformer", "segnext", "transunet", "unetr")
+    },
 }
 ABLE = sorted(TINY.keys() - REFUSED.keys())
 
