@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from helpers.marks import some_slow
 from helpers.parity import FAST_COMPILE
 from helpers.tiny_run import make_run
 from helpers.tiny_training import ROOT
@@ -46,7 +47,7 @@ def batch():
     return {name: np.stack([each[name] for each in examples]) for name in ("image", "label")}
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", some_slow(WAYS, {"frozen", "eomt"}))
 def test_each_way_trains_what_it_says_and_learns(base, batch, way):
     config = tiny(way, base, optimizer__learning_rate=0.01)
     validate(config)
