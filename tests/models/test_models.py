@@ -393,7 +393,8 @@ def test_the_needs_of_a_network_hold_for_every_encoder_that_has_the_field(name):
 
 
 CHANGED = {
-    "depths": (1, 1, 1, 1),
+    "depths": (1, 1, 1),
+    "widths": (8, 8, 16, 16),
     "output_stride": 32,
     "multi_grid": (1, 1),
     "first_dilated": False,
