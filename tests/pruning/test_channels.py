@@ -120,7 +120,7 @@ REFUSED = {
     **{name: "a change of shape that splits or joins" for name in ("dpt", "eomt", "linear_head", "segmenter")},
     **{
         name: "a sum, mean or norm over the channels"
-        for name in ("danet", "gcnet", "pp_liteseg", "segformer", "segnext", "transunet", "unetr")
+        for name in ("danet", "gcnet", "pidnet", "pp_liteseg", "segformer", "segnext", "transunet", "unetr")
     },
 }
 ABLE = sorted(TINY.keys() - REFUSED.keys())
@@ -128,14 +128,16 @@ ABLE = sorted(TINY.keys() - REFUSED.keys())
 
 def half(name):
     """A tiny network and the same with half of the channels."""
-    network = models.build(name, num_classes=5, **TINY[name])
+    # ENet's first channels are those of a convolution and the three of the image.
+    tiny = TINY[name] | ({"widths": [8, 8, 8]} if name == "enet" else {})
+    network = models.build(name, num_classes=5, **tiny)
     # At few channels a smaller MobileNet has a block without its first convolution, and an STDC too few for its parts.
     own = {"lraspp": {"width": 4}, "pp_liteseg": {"context_width": 4}}
     fields = own[name] if name in own else smaller_fields(network, 0.5)
     if name in ("ann", "isanet"):  # the scale of their attention depends on the channels of the keys
         fields |= {"key_width": TINY[name]["key_width"]}
     inner = fields["encoder_args"] if "encoder_args" in fields else {}
-    args = TINY[name] | fields | ({"encoder_args": dict(TINY[name]["encoder_args"]) | inner} if inner else {})
+    args = tiny | fields | ({"encoder_args": dict(TINY[name]["encoder_args"]) | inner} if inner else {})
     return network, models.build(name, num_classes=5, **args)
 
 
