@@ -1,4 +1,4 @@
-"""R2U-Net (Alom et al. 2018): a U-Net of recurrent convolutions, each read again by itself.
+"""R2U-Net (Alom et al. 2018): a U-Net of recurrent convolutions, each of which reads its own result.
 
     python -m jaxseg.train --config experiments/r2unet.py
     python -m jaxseg.train --config experiments/r2unet.py:camvid --config.data.dir=PATH

@@ -23,6 +23,7 @@ from jaxseg.config import default_config, update
 from jaxseg.errors import ConfigError
 from jaxseg.mesh import Axes, make_mesh, state_shardings
 from jaxseg.nn.ops.by_device import by_device
+from jaxseg.nn.ops.strip_conv import strip_conv2d
 from jaxseg.run.checkpoint import Checkpoints
 from jaxseg.step import make_eval_step
 
@@ -138,6 +139,16 @@ def test_a_grouped_convolution_exchanges_rows(groups: int, stride: int, dilation
         assert max(sizes_of(found, "collective-permute")) <= 2 * 6 * 8  # a row of two images
     else:
         assert max(gathered) <= 2 * 16 * 6 * 8  # the images of the devices that share them, and of no others
+
+
+def test_a_strip_longer_than_the_rows_of_a_device_exchanges_rows() -> None:
+    """21 taps along the columns of 16 rows over 4 devices: a pixel reads the rows of all of them."""
+    x, kernel = draw(4, 16, 6, 8), 0.2 * draw(21, 8, seed=1)
+    function = jax.value_and_grad(lambda x, kernel: jnp.sum(jnp.sin(strip_conv2d(x, kernel, 1))), (0, 1))
+    found, result = compiled(function, Axes(2, 1, 4), x, kernel)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), result, function(x, kernel))
+    assert not sizes_of(found, "all-gather") and sizes_of(found, "collective-permute")
+    assert max(each.size for each in found) <= 2 * 8 * 6 * 8  # half of the rows of two images
 
 
 # 6 rows over 4 devices, 2 over 4, and 2 over 2 under a kernel of 3: XLA alone computes wrong gradients of the kernel.

@@ -27,6 +27,7 @@ from flax import linen as nn
 from jaxseg.explain.view import averaging
 from jaxseg.models.ocrnet import ObjectAttention
 from jaxseg.nn import AttentionGate, DeformableAttention, MultiHeadAttention, SelfAttention2D
+from jaxseg.nn.ops.dot_product import NEVER
 from jaxseg.types import PyTree
 
 _Name = tuple[str, ...]
@@ -93,7 +94,7 @@ def _weights(module: Any, inner: dict[_Name, Any], path: _Name, args: tuple[Any,
         q, k = (args[4](x[None])[0] for x in (q, k))
     scores = jnp.einsum("qnd,tnd->nqt", q, k) / math.sqrt(q.shape[-1])
     if isinstance(module, MultiHeadAttention) and len(args) > 3 and args[3] is not None:
-        scores = jnp.where(args[3][0], scores, -1e30)
+        scores = jnp.where(args[3][0], scores, NEVER)
     return jax.nn.softmax(scores, axis=-1)
 
 

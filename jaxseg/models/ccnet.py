@@ -17,9 +17,8 @@ from jaxseg.models import encoders
 from jaxseg.models.context_head import classified, encoded, with_context
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.nn import Conv, Layers, parameter
+from jaxseg.nn.ops.dot_product import NEVER
 from jaxseg.nn.ops.product import product
-
-_NEVER = -1e30  # the score of a pixel in its column, as its row has it already
 
 
 def criss_cross(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
@@ -32,7 +31,7 @@ def criss_cross(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array
     row = product("bhwd,bhvd->bhwv", query, key)
     column = product("bhwd,bgwd->bhwg", query, key)
     itself = jnp.arange(h)[:, None] == jnp.arange(h)[None]
-    column = jnp.where(itself[None, :, None], _NEVER, column)
+    column = jnp.where(itself[None, :, None], NEVER, column)  # the row has the pixel already
     top = jax.lax.stop_gradient(jnp.maximum(row.max(-1, keepdims=True), column.max(-1, keepdims=True)))
     row, column = jnp.exp(row - top), jnp.exp(column - top)
     total = row.sum(-1, keepdims=True) + column.sum(-1, keepdims=True)

@@ -1,6 +1,6 @@
 """GCNet (Cao, Xu, Lin, Wei and Hu 2019, "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond").
 
-The attention of a non-local block is almost the same for every pixel (section 3.2), so that one weighted mean over the
+The attention of a non-local block is almost the same for every pixel (section 3), so that one weighted mean over the
 image is added to all of them, at the cost of squeeze-and-excitation. The block stands between the convolutions of
 `context_head.with_context`, as the authors have it for Cityscapes (Cao et al. 2020, "Global Context Networks").
 """
@@ -27,7 +27,7 @@ class GlobalContext(nn.Module):
     "transform2" (W_v2).
 
     Attributes:
-        ratio: r; the transform has c / r inner channels, at least 1 (section 3.3).
+        ratio: r; the transform has c / r inner channels, at least 1 (section 4.3).
         common: gives the activation and the dtype; softmax and norm are float32.
     """
 
@@ -55,7 +55,7 @@ class GCNet(nn.Module):
     Attributes:
         num_classes: k.
         width: channels of the features that get the context.
-        ratio: of the bottleneck in the context's transform (section 4: 16).
+        ratio: of the bottleneck in the context's transform; 16 in the paper's experiments.
         dropout: rate at which whole channels are dropped before the classifiers.
         aux_width: channels of the auxiliary head on the second coarsest level; None: no such head.
         encoder: an `EncoderFactory`; by default ResNet-50 at output stride 8.

@@ -19,11 +19,11 @@ from jaxseg.models import encoders
 from jaxseg.models.context_head import classified, encoded
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.nn import Conv, ConvNormAct, Layers
+from jaxseg.nn.ops.dot_product import NEVER
 from jaxseg.nn.ops.product import product
 from jaxseg.nn.ops.sizes import Side
 
 Distance = Literal["long", "short"]
-_NEVER = -1e30  # the score of a pixel beyond the image
 
 
 def grouped_attention(query: jax.Array, key: jax.Array, value: jax.Array, block: int, distance: Distance) -> jax.Array:
@@ -54,7 +54,7 @@ def grouped_attention(query: jax.Array, key: jax.Array, value: jax.Array, block:
         scores, result = "brpsqd,brPsQd->brspqPQ", "brspqPQ,brPsQc->brpsqc"
     weights = product(scores, split(query), split(key)) * d**-0.5
     inside = down[:, None, None, None, :, None] & across[None, :, None, None, None]
-    weights = jax.nn.softmax(jnp.where(inside[None], weights, _NEVER), axis=(-2, -1)).astype(value.dtype)
+    weights = jax.nn.softmax(jnp.where(inside[None], weights, NEVER), axis=(-2, -1)).astype(value.dtype)
     y = product(result, weights, split(value)).astype(value.dtype)
     return y.reshape(b, rows * block, columns * block, value.shape[-1])[:, :h, :w]
 

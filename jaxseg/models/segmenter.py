@@ -18,6 +18,7 @@ from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.vit import ViTBlock
 from jaxseg.nn import Dense, LayerNorm, Layers, crop_to, drop_rates, pad_to_multiple, resize
 from jaxseg.nn.ops.product import product
+from jaxseg.nn.ops.unit import unit_vectors
 
 _init = nn.initializers.truncated_normal(0.02)
 
@@ -83,8 +84,7 @@ class MaskTransformer(nn.Module):
         results = []
         for name, part in (("patches", tokens[:, k:]), ("classes", tokens[:, :k])):
             y = Dense(c, use_bias=False, kernel_init=normal, dtype=self.common.dtype, name=name)(part)
-            length = jnp.linalg.norm(y.astype(jnp.float32), axis=-1, keepdims=True)
-            results.append(y / jnp.maximum(length, 1e-12).astype(y.dtype))
+            results.append(unit_vectors(y).astype(y.dtype))
         return results[0].reshape(b, h, w, c), results[1]
 
 

@@ -94,8 +94,9 @@ class SegNeXt(nn.Module):
 
     Children: "encoder", "squeeze" (1x1), "hamburger", "align" (1x1), "head".
 
-    The authors' factorisation starts from other random parts at each call; here they are always the same, so that an
-    image has one result.
+    Two things differ from the authors' code. Their factorisation starts from other random parts at each call; here they
+    are always the same, so that an image has one result. Their gradient runs through all steps of the factorisation;
+    here it is the one-step gradient of Geng 2021.
 
     Attributes:
         num_classes: k.

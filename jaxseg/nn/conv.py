@@ -23,6 +23,7 @@ from jaxseg.nn.layers import BARE, Layers
 from jaxseg.nn.norm import is_identity
 from jaxseg.nn.ops.conv import conv2d, conv2d_rectangular, conv_transpose2d
 from jaxseg.nn.ops.sizes import at_least_zero, is_known
+from jaxseg.nn.ops.unit import unit_vectors
 from jaxseg.types import Initializer, Key
 
 Padding: TypeAlias = int | Literal["same"] | None
@@ -135,7 +136,7 @@ class Conv(nn.Module):
                 f"is {self.kernel_size}x{self.kernel_size}."
             )
         scale = jnp.exp(parameter(self, "log_scale", nn.initializers.constant(math.log(10.0)), ()))
-        return _unit(x.astype(jnp.float32), -1), scale * _unit(kernel, -2)
+        return unit_vectors(x, -1, 1e-6), scale * unit_vectors(kernel, -2, 1e-6)
 
 
 def _padded_as_same(x: jax.Array, reach: int, stride: int) -> jax.Array:
@@ -145,11 +146,6 @@ def _padded_as_same(x: jax.Array, reach: int, stride: int) -> jax.Array:
         total = at_least_zero((-(-side // stride) - 1) * stride + reach - side)
         sides.append((total // 2, total - total // 2))
     return jnp.pad(x, ((0, 0), *sides, (0, 0)))
-
-
-def _unit(x: jax.Array, axis: int) -> jax.Array:
-    """x / ‖x‖ along an axis; 0, with a gradient that is finite, for a vector of almost no length."""
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=axis, keepdims=True), 1e-12))
 
 
 class ClassHead(Conv):

@@ -12,6 +12,7 @@ from jaxseg.nn.conv import check_image
 from jaxseg.nn.dense import Dense, parameter
 from jaxseg.nn.ops.dot_product import dot_product_attention
 from jaxseg.nn.ops.resize import crop_to, pad_to_multiple
+from jaxseg.nn.ops.unit import unit_vectors
 from jaxseg.nn.ops.windows import by_distance, distances, from_windows, shift_mask, shifted, to_windows
 from jaxseg.types import Initializer
 
@@ -77,7 +78,7 @@ class WindowAttention(nn.Module):
         if self.continuous:
             scale = parameter(self, "log_scale", nn.initializers.constant(math.log(10.0)), (n,))
             scale = jnp.exp(jnp.minimum(scale, _LARGEST)) * math.sqrt(c // n)  # by which attention divides
-            q, k = (_unit(q) * scale.reshape(1, 1, n, 1)).astype(v.dtype), _unit(k).astype(v.dtype)
+            q, k = (unit_vectors(q) * scale.reshape(1, 1, n, 1)).astype(v.dtype), unit_vectors(k).astype(v.dtype)
         y = dot_product_attention(q, k, v, mask, by_distance(self._biases(), s))
         y = Dense(c, dtype=self.dtype, kernel_init=self.kernel_init, name="out")(y.reshape(windows.shape))
         y = from_windows(y, s, padded)
@@ -102,9 +103,3 @@ def log_distances(side: int, trained_side: int | None = None) -> np.ndarray:
     """
     x = 8 * distances(side) / max((trained_side or side) - 1, 1)
     return (np.sign(x) * np.log2(np.abs(x) + 1) / 3).astype(np.float32)
-
-
-def _unit(x: jax.Array) -> jax.Array:
-    """f[...,d] -> f32[...,d] of length 1 along the last axis; shorter vectors than 1e-12 stay shorter."""
-    x = x.astype(jnp.float32)
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=-1, keepdims=True), 1e-24))

@@ -56,13 +56,14 @@ def test_a_stage_of_mscan_is_that_of_the_paper():
 
 
 @pytest.mark.parametrize("axis", [1, 2])
-def test_strips_are_convolutions(axis):
-    """The value, and both gradients, of XLA's own convolution."""
-    x, kernel = (jnp.asarray(RNG.normal(size=shape), jnp.float32) for shape in ((2, 5, 6, 3), (7, 3)))
+@pytest.mark.parametrize("size", [1, 7, 21])
+def test_strips_are_convolutions(axis, size):
+    """The value, and both gradients, of XLA's own convolution; of 21 taps most lie beyond both sides of the image."""
+    x, kernel = (jnp.asarray(RNG.normal(size=shape), jnp.float32) for shape in ((2, 5, 6, 3), (size, 3)))
     weight = jnp.asarray(RNG.normal(size=x.shape), jnp.float32)
 
     def theirs(x, kernel):
-        whole = kernel.reshape((7, 1, 1, 3) if axis == 1 else (1, 7, 1, 3))
+        whole = kernel.reshape((size, 1, 1, 3) if axis == 1 else (1, size, 1, 3))
         return jax.lax.conv_general_dilated(
             x, whole, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=3
         )
@@ -76,6 +77,14 @@ def test_strips_are_convolutions(axis):
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), ours, expected)
     half = strip_conv2d(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), axis)
     assert half.dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_the_gradient_of_a_long_strip_does_not_write_out_an_image_for_each_tap(axis):
+    x, kernel = jax.ShapeDtypeStruct((1, 32, 32, 8), "float32"), jax.ShapeDtypeStruct((21, 8), "float32")
+    gradient = jax.jit(jax.grad(lambda *v: jnp.sum(jnp.sin(strip_conv2d(*v, axis))), (0, 1)))
+    memory = gradient.lower(x, kernel).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 8 * 4 * np.prod(x.shape)  # 23 images with one for each tap
 
 
 def test_a_strip_of_even_length_is_refused():

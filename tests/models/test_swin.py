@@ -210,6 +210,25 @@ def test_a_change_of_a_pixel_stays_in_its_windows():
         np.testing.assert_array_equal(different, expected)
 
 
+@pytest.mark.parametrize(("dtype", "close"), [("float16", 0.004), ("bfloat16", 0.03)])
+def test_padded_windows_of_v2_have_the_gradients_of_float32(dtype, close):
+    """Keys have no bias there, so that those beyond the image have no length, and no gradient of their direction."""
+    x = np.random.default_rng(0).normal(size=(1, 4, 5, 4)).astype(np.float32)
+    whole = nn.WindowAttention(2, 3, continuous=True)
+    variables = drawn(whole, x)
+
+    def run(module):
+        def loss(variables, x):
+            return jnp.sum(jnp.sin(module.apply(variables, x).astype(jnp.float32)))
+
+        return jax.jit(jax.value_and_grad(loss, (0, 1)), compiler_options=parity.FAST_COMPILE)(variables, x)
+
+    found, expected = (jax.tree.leaves(run(module)) for module in (whole.clone(dtype=dtype), whole))
+    largest = max(np.abs(each).max() for each in expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=close * largest)
+
+
 def largest(size):
     """The largest array of the gradient of an encoder, in numbers for each pixel of the image."""
     encoder = SwinTransformer(**FIELDS | {"widths": (4,), "depths": (2,), "heads": (1,)})

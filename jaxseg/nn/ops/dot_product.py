@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-_NEVER = -1e30  # the score of a key that a query must not attend to
+NEVER = -1e30
+"""The score of a key that a query must not attend to: its weight is zero, and finite where a query has no other key."""
 
 
 def dot_product_attention(
@@ -85,7 +86,7 @@ def _forward(
         scores = (scores.reshape(query.shape[0], *bias.shape) + bias[None]).reshape(scores.shape)
     if mask is not None:
         mask = jnp.broadcast_to(mask, (query.shape[0], query.shape[2], *scores.shape[1:])).reshape(scores.shape)
-        scores = jnp.where(mask, scores, _NEVER)
+        scores = jnp.where(mask, scores, NEVER)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
     y = _product("hqt,hte->hqe", weights, v)
     return _merge(y.astype(query.dtype), query.shape[2]), (q, k, v, weights, y, (mask, bias))

@@ -1,11 +1,13 @@
 """Depthwise convolution with a kernel of one row or one column, as a sum of shifted products.
 
 XLA's grouped convolution is slow on CPUs and gathers the batch of a mesh (`nn.ops.by_device`). A sum of shifted
-products has neither fault; XLA computes it in one pass over the image.
+products has neither fault; XLA computes it in one pass over the image. The gradient of the kernel is a loop over the
+taps, since XLA on CPUs writes out the products of all taps before it sums them: of 21 taps, 20 images like x. The loop
+moves the image by one pixel at a time, and not by slices whose place it counts, so that devices which share the rows
+of an image exchange one row and do not gather the image.
 """
 
 import functools
-from collections.abc import Iterator
 from typing import Literal
 
 import jax
@@ -25,18 +27,13 @@ def strip_conv2d(x: jax.Array, kernel: jax.Array, axis: Axis) -> jax.Array:
         kernel: f[k,c] of odd k.
         axis: 1, along a column of the image; 2, along a row.
     """
-    taps = zip(_windows(x, kernel.shape[0], axis), kernel, strict=True)
-    total = sum(window.astype(jnp.float32) * tap.reshape(1, 1, 1, -1) for window, tap in taps)
-    return jnp.asarray(total).astype(x.dtype)
-
-
-def _windows(x: jax.Array, size: int, axis: Axis) -> Iterator[jax.Array]:
-    """The images that the taps of the kernel multiply, first tap first."""
     side, margins = x.shape[axis], [(0, 0)] * 4
-    margins[axis] = (size // 2, size // 2)
-    padded = jnp.pad(x, margins)
-    for u in range(size):
-        yield padded[:, u : u + side] if axis == 1 else padded[:, :, u : u + side]
+    margins[axis] = (len(kernel) // 2, len(kernel) // 2)
+    padded, total = jnp.pad(x, margins), jnp.zeros((), jnp.float32)
+    for u in range(len(kernel)):
+        window = padded[:, u : u + side] if axis == 1 else padded[:, :, u : u + side]
+        total = total + window.astype(jnp.float32) * kernel[u].reshape(1, 1, 1, -1)
+    return total.astype(x.dtype)
 
 
 def _forward(x: jax.Array, kernel: jax.Array, axis: Axis) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -45,9 +42,32 @@ def _forward(x: jax.Array, kernel: jax.Array, axis: Axis) -> tuple[jax.Array, tu
 
 def _backward(axis: Axis, saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
-    wide = dy.astype(jnp.float32)
-    sums = [jnp.sum(window.astype(jnp.float32) * wide, axis=(0, 1, 2)) for window in _windows(x, len(kernel), axis)]
-    return strip_conv2d(dy, kernel[::-1], axis), jnp.stack(sums).astype(kernel.dtype)
+    wide, reach = dy.astype(jnp.float32), len(kernel) // 2
+
+    def tap(x: jax.Array) -> jax.Array:
+        return jnp.sum(x.astype(jnp.float32) * wide, axis=(0, 1, 2))
+
+    def next_tap(x: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+        x = _moved(x, axis, -1)
+        return x, tap(x)
+
+    def previous_tap(x: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+        x = _moved(x, axis, 1)
+        return x, tap(x)
+
+    _, before = jax.lax.scan(previous_tap, x, None, length=reach)
+    _, after = jax.lax.scan(next_tap, x, None, length=reach)
+    taps = jnp.concatenate([before[::-1], tap(x)[None], after])
+    return strip_conv2d(dy, kernel[::-1], axis), taps.astype(kernel.dtype)
+
+
+def _moved(x: jax.Array, axis: Axis, places: Literal[1, -1]) -> jax.Array:
+    """The image moved by one pixel along the axis, with zeros at the side that it leaves."""
+    side = x.shape[axis]
+    zeros = jnp.zeros_like(jax.lax.slice_in_dim(x, 0, 1, axis=axis))
+    if places == 1:
+        return jnp.concatenate([zeros, jax.lax.slice_in_dim(x, 0, side - 1, axis=axis)], axis)
+    return jnp.concatenate([jax.lax.slice_in_dim(x, 1, side, axis=axis), zeros], axis)
 
 
 strip_conv2d.defvjp(_forward, _backward)
