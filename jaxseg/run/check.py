@@ -81,6 +81,10 @@ _NEEDS: dict[str, tuple[str, Callable[[ConfigDict], Any]]] = {
     "quantise.skip": ("quantise.weights", lambda c: c.quantise.weights),
     "lora.targets": ("lora.rank", lambda c: c.lora.rank),
     "lora.alpha": ("lora.rank", lambda c: c.lora.rank),
+    "model.weights_checkpoint": (
+        "model.weights or model.encoder_weights, the workdir of a run",
+        lambda c: c.model.weights or c.model.encoder_weights,
+    ),
     "adversarial.semi_threshold": ("adversarial.semi_weight", lambda c: c.adversarial.semi_weight),
     **{
         f"semi.{name}": ("semi.method=mean_teacher or fixmatch", lambda c: c.semi.method != "")

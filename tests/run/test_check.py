@@ -92,6 +92,7 @@ def test_keys_without_effect_are_said(caplog: pytest.LogCaptureFixture) -> None:
         {"adversarial__weight": 0.1, "adversarial__semi_threshold": 0.5},
         {"schedule__name": "constant", "schedule__end": 0.1},
         {"semi__features": 0.5},
+        {"model__weights_checkpoint": "last"},
         {"augment__mixup_alpha": 1.0, "augment__rand_magnitude": 7.0, "augment__copy_paste_of": "classes"},
         {"augment__copy_paste_classes": (1,), "augment__copy_paste_scale": (0.5, 1), "augment__copy_paste_flip": 0},
         {"eval__multiple": 8},
