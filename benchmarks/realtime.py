@@ -31,6 +31,7 @@ from jaxseg.state import count_parameters
 NAMES = ("segformer", "lraspp", "fast_scnn", "bisenetv1", "bisenetv2", "ddrnet", "pidnet", "enet", "erfnet")
 NAMES += ("stdc", "pp_liteseg")
 # Variant of the experiment, classes, and the name of its columns.
+FREE = ("date", "git")  # of the environment: what a call that is resumed may have of its own
 FORMS = {"full": ("voc", 21), "shapes": ("shapes", 6)}
 
 
@@ -59,8 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     scores = shapes_scores(options.results)
     if options.timed:
         record = json.loads(options.timed.read_text())
-        for name, each in record["networks"].items():
-            each["shapes_mean_iou"] = scores[name]["shapes_mean_iou"] if name in scores else None
+        join_scores(record, scores)
         save(options.out, record, describe(record), lambda figure: draw(figure, record))
         return 0
     record: dict[str, Any] = {"environment": environment(), "size": options.size, "baseline": options.baseline}
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in options.names:
         if name in record["networks"]:
             continue
-        each: dict[str, Any] = {"shapes_mean_iou": scores[name]["shapes_mean_iou"] if name in scores else None}
+        each: dict[str, Any] = {"shapes_mean_iou": None}
         for form, size in zip(FORMS, (options.size, options.small_size), strict=True):
             if form not in baselines:
                 baselines[form] = program(options.baseline, form, size)
@@ -81,18 +81,27 @@ def main(argv: Sequence[str] | None = None) -> int:
             seconds = time_rounds({options.baseline: baselines[form][0], name: call}, options.repeats)
             each[form] = described | times_of(seconds[name], seconds[options.baseline])
         record["networks"][name] = each
+        join_scores(record, scores)
         record["load_after"] = os.getloadavg()
         save(options.out, record, describe(record), lambda figure: draw(figure, record), quiet=True)
-    for name in record["networks"]:
-        record["networks"][name]["shapes_mean_iou"] = scores[name]["shapes_mean_iou"] if name in scores else None
+    join_scores(record, scores)
     save(options.out, record, describe(record), lambda figure: draw(figure, record))
     return 0
 
 
-def earlier(parser: ArgumentParser, options: Namespace, record: dict[str, Any]) -> dict[str, Any]:
-    """Returns what an earlier call measured with the same options, nothing if it wrote no file.
+def join_scores(record: dict[str, Any], scores: dict[str, dict[str, Any]]) -> None:
+    """Gives each network its score; one without a new score keeps that of an earlier call."""
+    for name, each in record["networks"].items():
+        if name in scores:
+            each["shapes_mean_iou"] = scores[name]["shapes_mean_iou"]
 
-    Ends with a message if it was asked for something else.
+
+def earlier(parser: ArgumentParser, options: Namespace, record: dict[str, Any]) -> dict[str, Any]:
+    """Returns what an earlier call measured with the same options and in the same environment, nothing if it wrote no
+    file.
+
+    Ends with a message if it was asked for something else, or measured elsewhere: another device, other versions. Its
+    date and commit are those of the record.
     """
     path = None if options.out is None else result_file(options.out, ".json")
     if path is None or not path.is_file():
@@ -101,6 +110,10 @@ def earlier(parser: ArgumentParser, options: Namespace, record: dict[str, Any]) 
     for key in ("size", "small_size", "baseline", "repeats"):
         if found[key] != record[key]:
             parser.error(f"--resume: {path} has {key} {found[key]}, this call has {record[key]}; give another --out")
+    there, here = ({k: v for k, v in each["environment"].items() if k not in FREE} for each in (found, record))
+    other = [key for key in sorted({*there, *here}) if key not in there or key not in here or there[key] != here[key]]
+    if other:
+        parser.error(f"--resume: {path} was measured in another environment ({', '.join(other)}); give another --out")
     return {key: found[key] for key in ("environment", "load_before", "load_after", "networks")}
 
 

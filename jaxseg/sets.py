@@ -64,3 +64,14 @@ def pixel_counts(labels: np.ndarray, classes: int) -> np.ndarray:
     known = labels[labels != ignore_in(labels)]
     of_classes = [np.count_nonzero(known & labels.dtype.type(1 << c)) for c in range(classes)]
     return np.array([*of_classes, np.count_nonzero(known == 0), labels.size - known.size], np.int64)
+
+
+def known_counts(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Returns i64[k+2], among how many pixels of a map u8|u16|u32[h,w] of sets `pixel_counts` counts each number.
+
+    Of a class they are the pixels at which it is known, of no class those at which all are, of the unknown all pixels.
+    """
+    known = labels[labels != ignore_in(labels)]
+    unknown = known >> labels.dtype.type(classes)
+    of_classes = [np.count_nonzero(unknown & labels.dtype.type(1 << c) == 0) for c in range(classes)]
+    return np.array([*of_classes, np.count_nonzero(unknown == 0), labels.size], np.int64)

@@ -2,8 +2,9 @@
 
     python -m jaxseg.sweep --config experiments/ablations/which_augmentation.py
 
-One small U-Net, 400 steps on 16 training images of the shapes, which are 200 epochs. Each variant has one augmentation
-alone; "none" has none. The same on images of your own:
+One small U-Net, 400 steps of 8 images. The shapes have 16 training images here, so that these are 200 epochs. Each
+variant has one augmentation alone; "none" has none. The same on images of your own, all of those in the training split,
+however many there are (`--config.data.labelled` takes a part of them; `--config.steps` makes more steps):
 
     python -m jaxseg.sweep --config experiments/ablations/which_augmentation.py:folder --config.data.dir=MY_FOLDER
 

@@ -106,6 +106,11 @@ KEYS: dict[str, Key] = {
         "weights that the encoder starts from: imagenet, or as for model.weights; they expect the default "
         "data.mean and data.std",
     ),
+    "model.weights_checkpoint": Key(
+        "best",
+        "which checkpoint of a run these are read from, if they name a run: best (by validation mIoU), or last",
+        Literal["best", "last"],
+    ),
     "model.weights_skip": Key(
         (),
         "regular expressions of parameters that keep their initial values, and of names in the weights that "

@@ -69,11 +69,18 @@ def describe(report: Report, config: ConfigDict) -> str:
         lines.append(f"  {len(occur) - 1} of {counted(len(names) - 1, 'class')} occur, the others are not listed")
         names, values = [n for n, _ in occur], [v for _, v in occur]
     width = max(map(len, ["class", *names]))
+    partly = report.source.info.partly  # then a class is counted among the pixels at which it is known
     total = sum(h * w * count for (h, w), count in report.sizes.items())
-    lines.append(f"  {'class':<{width}}  {'pixels':>13}  {'share':>7}  {'images':>7}")
+    more = f"  {'unknown':>13}" if partly else ""
+    lines.append(f"  {'class':<{width}}  {'pixels':>13}  {'share':>7}  {'images':>7}{more}")
     for name, value in zip(names, values):
-        share, note = report.pixels[value] / total, "" if report.pixels[value] or value < 0 else "  never occurs"
-        lines.append(f"  {name:<{width}}  {report.pixels[value]:>13}  {share:>7.2%}  {report.present[value]:>7}{note}")
+        pixels, among = report.pixels[value], report.among[value]
+        share = f"{pixels / among:>7.2%}" if among else f"{'-':>7}"
+        note = "" if pixels or value < 0 else "  never occurs" if among else "  never known"
+        more = f"  {total - among:>13}" if partly else ""
+        lines.append(f"  {name:<{width}}  {pixels:>13}  {share}  {report.present[value]:>7}{more}{note}")
+    if partly:
+        lines.append("  shares are of the pixels at which the class is known")
     return "\n".join(lines)
 
 

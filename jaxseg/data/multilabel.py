@@ -23,6 +23,7 @@ from jaxseg.data.headers import damage_of, require_same_size
 from jaxseg.data.images import Header, opened, read_header, read_image, read_mask
 from jaxseg.data.layout import Folders, Layout, choose, existing, find_layout
 from jaxseg.data.listing import sub_folders
+from jaxseg.data.notes import note
 from jaxseg.data.pairs import Pair, hold_out, images_of, match
 from jaxseg.data.reading import files_at, note_skipped, raise_first
 from jaxseg.data.stamps import require_unchanged, stamps_of
@@ -160,6 +161,11 @@ class MultilabelSource:
         given = file.colors if file is not None else (None,) * len(classes)
         others = default_colors(len(classes) + 1)[1:]  # without black, which is no class
         colors = tuple(other if color is None else color for color, other in zip(given, others))
+        if self._unknown == "class" and ignore < 0:
+            note(
+                f"data.unknown=class has no effect in {self.directory}: neither data.ignore nor an ignore_index in "
+                f"{FILE} says which value of a mask is unknown."
+            )
         kept, partly = ignore if ignore >= 0 else None, self._unknown != "pixel"
         return DataInfo(classes, colors, kept, channels, bits, multilabel=True, partly=partly)
 

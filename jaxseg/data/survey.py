@@ -31,7 +31,7 @@ from jaxseg.data.weak.source import AnnotatedSource
 from jaxseg.data.weak.weakened import WeakenedSource
 from jaxseg.errors import DataError, OutOfMemoryError, counted
 from jaxseg.losses.possible import known_array
-from jaxseg.sets import pixel_counts
+from jaxseg.sets import known_counts, pixel_counts
 from jaxseg.types import ignore_in
 
 _RARE = 1e-3  # a class with a smaller share of the pixels may come from noise
@@ -46,6 +46,8 @@ class Example(NamedTuple):
         size: (height, width).
         pixels: i64[256], or i64[65536] of labels of 16 bits, pixels of each label value; where a pixel may have several
             classes, i64[k+2] of `sets.pixel_counts`.
+        among: how many pixels each of these is counted among: all, or where a class may be unknown alone those of
+            `sets.known_counts`.
         mean, square: f64[c], means of the values and of their squares.
         largest: the largest value as stored; with `data.range` that in [0, 1].
         bits: 8 or 16, those of a stored value; 0 with `data.range`.
@@ -56,6 +58,7 @@ class Example(NamedTuple):
 
     size: tuple[int, ...]
     pixels: np.ndarray
+    among: np.ndarray
     mean: np.ndarray
     square: np.ndarray
     largest: float
@@ -75,13 +78,13 @@ class Report:
         problems: one sentence for each thing that is wrong.
         remarks: one sentence for each thing that may be wrong.
         sizes: how many images have each (height, width).
-        pixels: pixels of each label value as of `Example`; ignored pixels last.
+        pixels, among: as of `Example`, in all of them; ignored pixels last.
         present: of the same shape, images in which each label value occurs.
         readable: indices of the examples that could be read.
         sketches: of the examples that could be read, for near-duplicates.
         misfits: (index, fit) of the examples whose mask fits the image clearly better in another form.
         kept: {index: example} of some of these.
-        unlabelled: names of the examples of which every pixel is ignored.
+        unlabelled: names of the examples of which every pixel is ignored, in every class.
         keeping: how many images keep their labels (`data.labelled`); None: all.
         joining: how many proposals join (`data.proposals`).
         largest: {8 or 16 bits, or 0 with `data.range`: the largest value in images of so many bits}.
@@ -95,6 +98,7 @@ class Report:
     remarks: list[str] = field(default_factory=list)
     sizes: Counter = field(default_factory=Counter)
     pixels: np.ndarray = field(default_factory=lambda: np.zeros((), np.int64))
+    among: np.ndarray = field(default_factory=lambda: np.zeros((), np.int64))
     present: np.ndarray = field(default_factory=lambda: np.zeros((), np.int64))
     readable: list[int] = field(default_factory=list)
     sketches: list[Sketch] = field(default_factory=list)
@@ -141,7 +145,7 @@ def survey(config: ConfigDict, split: str, keep: int = 0) -> Report:
                 wrong.append(str(example))
                 continue
             _add(report, index, example)
-            if example.pixels[-1] == example.pixels.sum():
+            if example.pixels[-1] == np.prod(example.size):
                 report.unlabelled.append(source.name(index))
     if isinstance(
         source, FolderSource | MultilabelSource | AnnotatedSource | WeakenedSource
@@ -164,7 +168,9 @@ def _read(source: Source, index: int, keep: bool) -> Example | Exception:
     try:
         example, info = source[index], source.info
         if info.multilabel:
-            return _example(example, keep, pixel_counts(example["label"], len(info.classes)))
+            label, classes = example["label"], len(info.classes)
+            among = known_counts(label, classes) if info.partly else None
+            return _example(example, keep, pixel_counts(label, classes), among)
         return _example({**example, "label": known_array(example["label"], len(info.classes))}, keep)
     except (DataError, OutOfMemoryError) as error:
         return error
@@ -172,7 +178,9 @@ def _read(source: Source, index: int, keep: bool) -> Example | Exception:
         return OutOfMemoryError(f"{source.name(index)} does not fit into the memory of this machine.")
 
 
-def _example(example: base.Example, keep: bool, pixels: np.ndarray | None = None) -> Example:
+def _example(
+    example: base.Example, keep: bool, pixels: np.ndarray | None = None, among: np.ndarray | None = None
+) -> Example:
     image, label = example["image"], example["label"]
     found = values_of(image)
     fit = mask_fit(image, label, ignore_in(label)) if pixels is None else None  # of the one class of each pixel
@@ -180,6 +188,7 @@ def _example(example: base.Example, keep: bool, pixels: np.ndarray | None = None
     return Example(
         label.shape,
         pixels,
+        np.full(pixels.shape, label.size) if among is None else among,
         found.mean,
         found.square,
         found.largest,
@@ -199,6 +208,7 @@ def _add(report: Report, index: int, example: Example) -> None:
         report.kept[index] = example.arrays
     report.sizes[example.size] += 1
     report.pixels = report.pixels + example.pixels
+    report.among = report.among + example.among
     report.present = report.present + (example.pixels > 0)
     report.mean = report.mean + example.mean
     report.square = report.square + example.square
@@ -262,12 +272,13 @@ def about_classes(reports: Sequence[Report]) -> list[str]:
         return []
     names = opened[0].source.info.classes
     pixels = np.sum([r.pixels for r in opened], axis=0)[: len(names)]
-    total = max(pixels.sum(), 1)
+    among = np.sum([r.among for r in opened], axis=0)[: len(names)]
+    total = np.maximum(among if opened[0].source.info.partly else pixels.sum(), 1) + np.zeros_like(pixels)
     absent = [name for name, count in zip(names, pixels) if not count] if pixels.any() else []
     rare = [
-        f"{name} ({counted(count, 'pixel')}, {count / total:.4%})"
-        for name, count in zip(names, pixels)
-        if 0 < count < _RARE * total
+        f"{name} ({counted(count, 'pixel')}, {count / most:.4%})"
+        for name, count, most in zip(names, pixels, total)
+        if 0 < count < _RARE * most
     ]
     splits = " and ".join(r.split for r in opened)
     remarks = []

@@ -10,6 +10,7 @@ import numpy as np
 from flax.errors import FlaxError
 
 from jaxseg import models, optim
+from jaxseg.arguments import MIXING_OPTIONS
 from jaxseg.build import (
     Parts,
     build_parts,
@@ -61,6 +62,13 @@ _NEEDS: dict[str, tuple[str, Callable[[ConfigDict], Any]]] = {
     **dict.fromkeys(
         ("augment.saturation", "augment.hue"), ("images of three channels", lambda c: c.data.channels in (3, 4))
     ),
+    **{
+        f"augment.{name}": ("augment.copy_paste", lambda c: c.augment.copy_paste)
+        for name in MIXING_OPTIONS
+        if name.startswith("copy_paste_")
+    },
+    "augment.mixup_alpha": ("augment.mixup", lambda c: c.augment.mixup),
+    "augment.rand_magnitude": ("augment.rand_operations", lambda c: c.augment.rand_operations),
     "augment.elastic_spacing": ("augment.elastic", lambda c: c.augment.elastic),
     **{
         f"distill.{name}": ("distill.teacher", lambda c: c.distill.teacher)
@@ -73,10 +81,14 @@ _NEEDS: dict[str, tuple[str, Callable[[ConfigDict], Any]]] = {
     "quantise.skip": ("quantise.weights", lambda c: c.quantise.weights),
     "lora.targets": ("lora.rank", lambda c: c.lora.rank),
     "lora.alpha": ("lora.rank", lambda c: c.lora.rank),
+    "model.weights_checkpoint": (
+        "model.weights or model.encoder_weights, the workdir of a run",
+        lambda c: c.model.weights or c.model.encoder_weights,
+    ),
     "adversarial.semi_threshold": ("adversarial.semi_weight", lambda c: c.adversarial.semi_weight),
     **{
         f"semi.{name}": ("semi.method=mean_teacher or fixmatch", lambda c: c.semi.method != "")
-        for name in ("weight", "ramp_up", "strength", "cutmix")
+        for name in ("weight", "ramp_up", "strength", "cutmix", "features")
     },
     "semi.threshold": ("semi.method=fixmatch", lambda c: c.semi.method == "fixmatch"),
     "semi.class_share": ("semi.method=fixmatch", lambda c: c.semi.method == "fixmatch"),
@@ -112,7 +124,7 @@ def check(config: ConfigDict, *, before_training: bool = False, weights: bool = 
     raise_together(*(functools.partial(each, config) for each in _INDEPENDENT))
     config = with_steps_above_warmup(config)
     config, taught = read_teacher(config)
-    classes = config.model.num_classes or (taught.num_classes if taught else 2)
+    classes = config.model.num_classes or (taught.num_classes if taught else _least_classes(config))
     parts = with_teacher(build_parts(config, classes), taught)
     check_loss(parts)
     note_without_effect(config)
@@ -140,6 +152,11 @@ def check(config: ConfigDict, *, before_training: bool = False, weights: bool = 
     make_strategy(config)
     if not before_training or config.strategy != "jit":
         trace_training(parts, functools.partial(jax.eval_shape, parts.init), functools.partial(_shapes, parts))
+
+
+def _least_classes(config: ConfigDict) -> int:
+    """Returns the least number of classes that the configuration fits, while the data have not said how many."""
+    return max([2, *(number + 1 for number in config.augment.copy_paste_classes)])
 
 
 def with_steps_above_warmup(config: ConfigDict) -> ConfigDict:

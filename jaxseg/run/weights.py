@@ -15,8 +15,9 @@ from jaxseg.errors import ConfigError, JaxsegError, WeightsError, counted
 from jaxseg.nn import without_crf
 from jaxseg.nn.quantisation import without_quantised_inputs
 from jaxseg.optim import make_selection
+from jaxseg.pretrained import flatten
 from jaxseg.run import snapshot
-from jaxseg.run.weights_source import Origin, Planned, Weights, read_weights, resolve
+from jaxseg.run.weights_source import Origin, Planned, Weights, merge_run, read_weights, resolve
 from jaxseg.state import TrainState, by_path, first_state
 from jaxseg.types import Key
 
@@ -39,6 +40,7 @@ def find_weights(config: ConfigDict, model: nn.Module) -> Weights | None:
             weights=group.weights,
             encoder_weights=group.encoder_weights,
             skip=tuple(group.weights_skip),
+            which=group.weights_checkpoint,
             group="model.",
         )
     except WeightsError as error:
@@ -61,13 +63,9 @@ def plan_weights(parts: Parts) -> Planned | None:
     weights = find_weights(config, network)
     if weights is None:
         return None
-    image = jax.ShapeDtypeStruct((1, *parts.image_shape), np.float32)
-    # The ranges of what layers read are drawn with what no weights have.
-    shapes = jax.eval_shape(without_quantised_inputs(parts.model).init, jax.random.key(0), image)
-    variables = {"params": shapes["params"], "batch_stats": shapes["batch_stats"] if "batch_stats" in shapes else {}}
     try:
         planned = read_weights(
-            weights, network, variables, channels=config.data.channels, num_classes=parts.num_classes
+            weights, network, _shapes(parts), channels=config.data.channels, num_classes=parts.num_classes
         )
     except JaxsegError as error:
         snapshot.all_processes(_UNUSABLE)  # the other processes wait for this one's text
@@ -82,6 +80,35 @@ def plan_weights(parts: Parts) -> Planned | None:
     if len(read) > 1:
         raise ConfigError(f"{weights.key}: the processes of this run have read different weights from {origin.source}.")
     return planned
+
+
+def require_fit(parts: Parts, start: Parts) -> None:
+    """Compares the network of `parts` with that of a run that it will start from, by their shapes alone.
+
+    Raises:
+        ConfigError: if the weights of the run will not fit.
+    """
+    arrays = {path: np.broadcast_to(np.zeros((), x.dtype), x.shape) for path, x in flatten(_shapes(start)).items()}
+    config, network = parts.config, without_crf(parts.model)
+    options = {"skip": tuple(config.model.weights_skip), "channels": config.data.channels}
+
+    def merged() -> None:  # inside of a trace no array of the network is made
+        merge_run(
+            _shapes(parts), arrays, start.model, network, whole=True, notes=[], num_classes=parts.num_classes, **options
+        )
+
+    try:
+        jax.eval_shape(merged)
+    except WeightsError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _shapes(parts: Parts) -> dict[str, Any]:
+    """Returns the shapes of the variables that weights fill."""
+    image = jax.ShapeDtypeStruct((1, *parts.image_shape), np.float32)
+    # The ranges of what layers read are drawn with what no weights have.
+    shapes = jax.eval_shape(without_quantised_inputs(parts.model).init, jax.random.key(0), image)
+    return {"params": shapes["params"], "batch_stats": shapes["batch_stats"] if "batch_stats" in shapes else {}}
 
 
 def _require_known(parts: Parts, planned: Planned) -> None:

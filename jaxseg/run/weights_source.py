@@ -6,7 +6,7 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -40,6 +40,7 @@ class Weights(NamedTuple):
         encoder: name of the network's encoder, or None.
         model: name of the architecture for weights of the whole network; None for weights of the encoder.
         skip: patterns of parameters that the weights need not have.
+        which: the checkpoint of a run, "best" or "last".
     """
 
     key: str
@@ -47,6 +48,7 @@ class Weights(NamedTuple):
     encoder: str | None
     model: str | None
     skip: tuple[str, ...]
+    which: Literal["best", "last"] = "best"
 
     @property
     def workdir(self) -> Path | None:
@@ -126,6 +128,7 @@ def resolve(
     weights: str | Path | None,
     encoder_weights: str | Path | None,
     skip: tuple[str, ...] = (),
+    which: Literal["best", "last"] = "best",
     group: str = "",
 ) -> Weights | None:
     """Returns the weights that the two arguments name, after checking this name; None if both are empty.
@@ -138,6 +141,7 @@ def resolve(
         weights: fill the whole network; the name of published weights of its encoder fills the encoder alone.
         encoder_weights: fill the encoder.
         skip: patterns of parameters that the weights need not have.
+        which: the checkpoint of a run, "best" or "last".
         group: stands before the two names in messages: "model." for the keys of a configuration.
 
     Raises:
@@ -150,7 +154,7 @@ def resolve(
         raise ConfigError(f"Give {group}weights, which includes an encoder, or {group}encoder_weights, not both.")
     key, source = (f"{group}weights", weights) if weights else (f"{group}encoder_weights", encoder_weights)
     encoder = _encoder_name(network)
-    found = Weights(key, str(source), encoder, name if weights else None, skip)
+    found = Weights(key, str(source), encoder, name if weights else None, skip, which)
     if found.workdir is not None:
         return found
     if encoder is not None and found.source in catalogue.encoder_weights(encoder):
@@ -217,7 +221,7 @@ def _read_run(
     from jaxseg.run.load import load_run  # imports Orbax, which only checkpoints need
 
     try:
-        run = load_run(workdir)
+        run = load_run(workdir, weights.which)
     except ConfigError as error:
         if holds_checkpoint(workdir):
             raise
@@ -231,14 +235,9 @@ def _read_run(
     arrays = {path: np.asarray(x) for path, x in named.items()}
     notes: list[str] = []
     try:
-        if not whole:
-            arrays = rename_encoder(arrays, (), notes)
-        notes += _differences(without_crf(run.model), network, encoder_only=not whole)
-        result = adapt_and_merge(variables, arrays, children=None if whole else ("encoder",), notes=notes, **options)
+        result = merge_run(variables, arrays, run.model, network, whole=whole, notes=notes, **options)
     except WeightsError as error:
-        why = "; ".join(_reasons(without_crf(run.model), network, encoder_only=not whole))
-        why = f"{why}. " if why else ""
-        raise WeightsError(f"the run in {workdir}: {why}{error}") from error
+        raise WeightsError(f"the run in {workdir}: {error}") from error
     if run.config.prune.sparsity:
         share = f"{run.config.prune.sparsity:g}"
         same = "".join(f" prune.{key}={value}" for key, value in _unusual(run.config.prune))
@@ -247,6 +246,33 @@ def _read_run(
         )
     file = f"{workdir.absolute()}, {run.which} checkpoint, step {run.step}"
     return Planned(result, Origin(weights.key, weights.source, file, digest(arrays), None, tuple(notes)))
+
+
+def merge_run(
+    variables: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    theirs: nn.Module,
+    ours: nn.Module,
+    *,
+    whole: bool,
+    notes: list[str],
+    **options: Any,
+) -> dict[str, Any]:
+    """Returns the `variables` of a network with the arrays of a run in place of all, or of those of the encoder.
+
+    `theirs` is the run's network; `notes` receives in what it differs. The rest is as of `pretrained.adapt_and_merge`.
+
+    Raises:
+        WeightsError: if they do not fit; the message says in what the networks differ.
+    """
+    try:
+        if not whole:
+            arrays = rename_encoder(arrays, (), notes)
+        notes += _differences(without_crf(theirs), ours, encoder_only=not whole)
+        return adapt_and_merge(variables, arrays, children=None if whole else ("encoder",), notes=notes, **options)
+    except WeightsError as error:
+        why = "; ".join(_reasons(without_crf(theirs), ours, encoder_only=not whole))
+        raise WeightsError(f"{why}. {error}" if why else str(error)) from error
 
 
 def _unusual(prune: ConfigDict) -> list[tuple[str, Any]]:

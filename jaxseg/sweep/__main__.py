@@ -17,6 +17,8 @@ from typing import Annotated
 import jax
 
 from jaxseg.arguments import Count, expanded, one_or_more
+from jaxseg.build import Parts, build_parts
+from jaxseg.config import ConfigDict
 from jaxseg.config.command import help_text, load_file, run_command
 from jaxseg.config.parser import CommandParser, add_experiment, experiment_of, split_overrides
 from jaxseg.data import make_source
@@ -24,12 +26,13 @@ from jaxseg.errors import ConfigError, counted
 from jaxseg.inference.evaluation import split_of_data
 from jaxseg.run.check import check
 from jaxseg.run.signals import stop_on_signal
+from jaxseg.run.weights import require_fit
 from jaxseg.run.workdir import default_workdir, prepare_workdir
 from jaxseg.sweep.options import add_shares, option
 from jaxseg.sweep.plan import Plan, PlannedRun, folder, load_plan, refuse_others, runs_of, write_plan
 from jaxseg.sweep.pool import Environment, cache_of, places, run_all
 from jaxseg.sweep.progress import Progress
-from jaxseg.sweep.records import read_scores
+from jaxseg.sweep.records import has_trained, read_scores
 from jaxseg.sweep.report import write_report
 from jaxseg.sweep.search.command import report_search, search
 from jaxseg.sweep.search.plan import SEARCH_FILE, asks_for_search, load_study
@@ -117,7 +120,7 @@ def _sweep(options: argparse.Namespace, overrides: Sequence[str], argv: Sequence
     runs = runs_of(plan, workdir, options.only, options.shard or (1, 1))
     refuse_others(plan, workdir)
     waiting = [run for run in runs if read_scores(run.workdir, plan.split) is None]
-    _check(waiting, plan.split)
+    _check(waiting, plan)
     _require_starts(waiting, plan, workdir)
     environments = [{**cache_of(workdir), **place} for place in places(options.jobs)] if waiting else []
     # Every check is done before anything is written.
@@ -151,8 +154,8 @@ def _search(options: argparse.Namespace, overrides: Sequence[str], argv: Sequenc
     return search(study, workdir, options.shard or (1, 1), environments, argv)
 
 
-def _check(runs: Sequence[PlannedRun], split: str) -> None:
-    """Checks one run of each variant as training would, so that errors come before the first run.
+def _check(runs: Sequence[PlannedRun], plan: Plan) -> None:
+    """Checks one run of each variant as training would, and its start, so that errors come before the first run.
 
     Raises:
         ConfigError: naming the variant.
@@ -163,7 +166,18 @@ def _check(runs: Sequence[PlannedRun], split: str) -> None:
             check(run.config, weights=not run.start)  # those of an earlier run are not there yet
         except ConfigError as error:
             raise ConfigError(f"Variant {run.variant!r}: {error}") from error
-        make_source(run.config, split_of_data(run.config, split))
+        source = make_source(run.config, split_of_data(run.config, plan.split))
+        if start := plan.start_of(run.variant):
+            other = plan.config(start, run.seed)
+            classes = len(make_source(other, split_of_data(other, plan.split)).info.classes)
+            try:
+                require_fit(_parts(run.config, len(source.info.classes)), _parts(other, classes))
+            except ConfigError as error:
+                raise ConfigError(f"Variant {run.variant!r} starts from {start!r}: {error}") from error
+
+
+def _parts(config: ConfigDict, classes: int) -> Parts:
+    return build_parts(config, config.model.num_classes or classes)
 
 
 def _require_starts(runs: Sequence[PlannedRun], plan: Plan, workdir: Path) -> None:
@@ -171,7 +185,7 @@ def _require_starts(runs: Sequence[PlannedRun], plan: Plan, workdir: Path) -> No
     coming = {run.name for run in runs}
     for run in runs:
         start = plan.start_of(run.variant)
-        if start and run.start not in coming and read_scores(folder(workdir, start, run.seed), plan.split) is None:
+        if start and run.start not in coming and not has_trained(folder(workdir, start, run.seed)):
             raise ConfigError(
                 f"{run.name} starts from the weights of {run.start}, which has not ended; give --only={start} too."
             )

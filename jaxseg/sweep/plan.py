@@ -27,6 +27,7 @@ from jaxseg.files import read_json
 from jaxseg.run.data import with_steps_of_epochs
 from jaxseg.run.workdir import CONFIG_FILE, holds_checkpoint, read_config, write_json
 from jaxseg.sweep.outputs import PLAN_FILE, require_own_report
+from jaxseg.sweep.records import WHICH
 from jaxseg.sweep.variants import Sweep, check_seeds
 
 
@@ -111,6 +112,8 @@ class Plan(NamedTuple):
             if start := self.start_of(variant):
                 self._refuse_own_weights(config, variant)
                 set_key(config, "model.weights", start)
+                set_key(config, "model.weights_checkpoint", WHICH)  # that which is scored
+                set_key(config, "model.encoder_weights", "")  # the start has an encoder
             validate(config, trained=True)  # `train` validates what it starts
             config = self._with_steps(config, variant)
         except ConfigError as error:

@@ -7,7 +7,7 @@ from jaxseg.config import ConfigDict, differences, from_dict
 from jaxseg.files import read_json
 from jaxseg.inference.evaluation import scores_file
 from jaxseg.run.provenance import early_end
-from jaxseg.run.workdir import read_config, write_json
+from jaxseg.run.workdir import CHECKPOINTS, holds_checkpoint, read_config, write_json
 
 FAILURE_FILE = "failure.json"
 WHICH: Final = "last"
@@ -32,6 +32,16 @@ def read_scores(workdir: Path, split: str) -> dict[str, Any] | None:
         return scores if whole and not differences(from_dict(scores["config"]), config) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def has_trained(workdir: Path) -> bool:
+    """Returns whether the workdir has the checkpoint of the last step of its run, scored or not."""
+    if not holds_checkpoint(workdir):
+        return False
+    from jaxseg.run.checkpoint import Checkpoints  # imports Orbax, which only checkpoints need
+
+    with Checkpoints(workdir / CHECKPOINTS) as checkpoints:
+        return is_last_step(workdir, read_config(workdir), checkpoints.latest_step())
 
 
 def is_last_step(workdir: Path, config: ConfigDict, step: int | None) -> bool:

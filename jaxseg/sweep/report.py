@@ -121,7 +121,7 @@ def table(plan: Plan, rows: Sequence[Row], workdir: Path) -> str:
 
 
 def _from(plan: Plan, variant: str) -> str:
-    return f"; from the weights of `{start}`, of the same seed" if (start := plan.start_of(variant)) else ""
+    return f"; from the last weights of `{start}`, of the same seed" if (start := plan.start_of(variant)) else ""
 
 
 def _mean(scores: Spread) -> str:

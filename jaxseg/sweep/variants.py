@@ -30,7 +30,7 @@ class Sweep:
             {"group-2": "batch-2", "group-8": "batch-8"}.
         seeds: values of the key `seed`; each variant is trained once with each.
         starts: {variant: another, listed before it}: the first starts from the weights that the second has learned
-            with the same seed, in place of `model.weights`.
+            with the same seed, those of its last checkpoint, in place of `model.weights` and `model.encoder_weights`.
 
     Raises:
         ArgumentError: if a name cannot be a folder, a baseline is not a variant or is compared with itself, the
@@ -69,8 +69,9 @@ class Sweep:
                     raise ArgumentError(f"starts: there is no variant {each!r}.{nearest(each, names)}")
             if names.index(other) >= names.index(name):
                 raise ArgumentError(f"The variant {name!r} starts from {other!r}, which must be listed before it.")
-            if "model__weights" in self.variants[name]:
-                raise ArgumentError(f"The variant {name!r} starts from {other!r}, so it cannot set model.weights.")
+            for key in ("weights", "weights_checkpoint", "encoder_weights"):
+                if f"model__{key}" in self.variants[name]:
+                    raise ArgumentError(f"The variant {name!r} starts from {other!r}, so it cannot set model.{key}.")
 
 
 def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:

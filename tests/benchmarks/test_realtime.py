@@ -31,7 +31,9 @@ def timed():
 
 def test_a_call_that_is_resumed_measures_what_is_left(tmp_path, capsys):
     """Here nothing is: no program is compiled, and times and load are those of the file."""
-    record = timed() | {"small_size": [32, 40], "repeats": 1}
+    here = json.loads(json.dumps(realtime.environment())) | {"date": "2026-11-28", "git": None}
+    record = timed() | {"small_size": [32, 40], "repeats": 1, "environment": here}
+    record["networks"]["cnn"]["shapes_mean_iou"] = 0.25  # stays, since this call has no scores
     (tmp_path / "out.json").write_text(json.dumps(record))
     assert realtime.main(["--smallest", "--resume", "--out", str(tmp_path / "out")]) == 0
     assert json.loads((tmp_path / "out.json").read_text()) == record
@@ -40,19 +42,27 @@ def test_a_call_that_is_resumed_measures_what_is_left(tmp_path, capsys):
     with pytest.raises(SystemExit):
         realtime.main(["--smallest", "--resume", "--out", str(tmp_path / "out")])
     assert r"has size [64, 64], this call has [32, 40]" in capsys.readouterr().err
+    other = record | {"environment": here | {"cpus": -1, "packages": {}}}
+    (tmp_path / "out.json").write_text(json.dumps(other))
+    with pytest.raises(SystemExit):
+        realtime.main(["--smallest", "--resume", "--out", str(tmp_path / "out")])
+    assert "was measured in another environment (cpus, packages); give another --out" in capsys.readouterr().err
+    assert json.loads((tmp_path / "out.json").read_text()) == other
 
 
 def test_times_are_kept_and_scores_joined(tmp_path, capsys):
-    (tmp_path / "timed.json").write_text(json.dumps(timed()))
+    record = timed()
+    record["networks"]["cnn"]["shapes_mean_iou"] = 0.25  # of an earlier call
+    (tmp_path / "timed.json").write_text(json.dumps(record))
     runs = [{"run": "fast_scnn", "validation_mean_iou": 0.4123, "seconds": 60.0}]
     (tmp_path / "scores.json").write_text(json.dumps({"runs": runs}))
     words = ["--timed", str(tmp_path / "timed.json"), "--results", str(tmp_path / "scores.json")]
     assert realtime.main([*words, "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
     assert "| `fast_scnn` | 0.00 M | 500 | 400 | 2.00 (1.90-2.10) |" in said and "| .412 | yes |" in said
-    assert "| not measured |" in said and "load of the machine was 1.0 before and 2.0 after" in said
+    assert "| .250 |  |" in said and "load of the machine was 1.0 before and 2.0 after" in said
     found = json.loads((tmp_path / "out.json").read_text())["networks"]
-    assert found["fast_scnn"]["shapes_mean_iou"] == 0.4123 and found["cnn"]["shapes_mean_iou"] is None
+    assert found["fast_scnn"]["shapes_mean_iou"] == 0.4123 and found["cnn"]["shapes_mean_iou"] == 0.25
     assert (tmp_path / "out.png").is_file()
 
 

@@ -314,6 +314,7 @@ ASSERTED = {
     "model.crf": "nn/test_crf.py::test_the_key_wraps_any_network_and_keeps_its_parameters",
     "model.weights": "run/test_weights.py::test_a_run_starts_from_another_run",
     "model.encoder_weights": "run/test_weights.py::test_a_run_starts_from_a_file_says_so_and_resumes_without_it",
+    "model.weights_checkpoint": "run/test_weights.py::test_a_run_starts_from_another_run",
     "model.weights_skip": "config/test_keys.py::test_weights_keys",
     "data.source": "data/test_tfds.py::test_make_source_finds_the_adapter",
     "data.dir": "data/test_folder.py::test_classes_that_disagree_with_the_data",

@@ -8,6 +8,7 @@ from PIL import Image
 
 from jaxseg.config import default_config, update
 from jaxseg.data import augment, notes
+from jaxseg.data.check import describe
 from jaxseg.data.check import main as check
 from jaxseg.data.evaluation import make_eval_loader
 from jaxseg.data.images import read_image
@@ -16,6 +17,7 @@ from jaxseg.data.pipeline import make_train_loader
 from jaxseg.data.reading import Reading
 from jaxseg.data.shapes import CLASSES, ShapesSource
 from jaxseg.data.sources import make_source
+from jaxseg.data.survey import about_classes, survey
 from jaxseg.data.transforms import random_crop, resize_label
 from jaxseg.errors import DataError
 
@@ -195,6 +197,66 @@ def test_check_counts_the_classes(tmp_path, capsys):
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["cell", "7", "58.33%", "1"] in lines and ["dead", "4", "33.33%", "1"] in lines
     assert ["(no", "class)", "1", "8.33%", "1"] in lines and ["(ignored)", "1", "8.33%", "1"] in lines
+
+
+def test_check_counts_each_class_where_it_is_known(tmp_path, capsys):
+    """a has a picture of absent cells alone, so that it is labelled; of b a corner is unknown, in every class."""
+    none = np.zeros((20, 60), np.uint8)
+    for name in ("a", "b"):
+        save(tmp_path / "images" / f"{name}.png", np.zeros((20, 60, 3), np.uint8))
+        save(tmp_path / "masks" / "cell" / f"{name}.png", none)
+    for cls in NAMES:
+        mask = none.copy()
+        mask[:10, :10], mask[-1, -1] = 7, cls == "dead"
+        mask[0, -1] = 7 * (cls == "border")
+        save(tmp_path / "masks" / cls / "b.png", mask)
+    config = default_config()
+    update(config, data__source="folder", data__dir=str(tmp_path), data__multilabel="folders", data__ignore=7)
+    update(config, data__unknown="file", data__classes=NAMES, loss__terms="dice", data__val_fraction=0.4)
+    reports = {
+        name: survey(config, split) for split in ("train", "val") for name in [make_source(config, split).name(0)]
+    }
+    a, b = reports["a"], reports["b"]
+    assert a.unlabelled == b.unlabelled == [] and a.problems == b.problems == []
+    np.testing.assert_array_equal(a.pixels, [0, 0, 0, 0, 0])
+    np.testing.assert_array_equal(a.among, [1200, 0, 0, 0, 1200])
+    np.testing.assert_array_equal(b.pixels, [0, 0, 1, 1098, 100])
+    np.testing.assert_array_equal(b.among, [1100, 1099, 1100, 1099, 1200])
+    lines = [line.split() for line in describe(a, config).splitlines()]
+    assert ["border", "0", "-", "0", "1200", "never", "known"] in lines
+    assert ["cell", "0", "0.00%", "0", "0", "never", "occurs"] in lines
+    lines = [line.split() for line in describe(b, config).splitlines()]
+    assert ["dead", "1", "0.09%", "1", "100"] in lines and ["(ignored)", "100", "8.33%", "1", "0"] in lines
+    assert ["(no", "class)", "1098", "99.91%", "1", "101"] in lines and [
+        "class",
+        "pixels",
+        "share",
+        "images",
+        "unknown",
+    ] in lines
+    # One of 1100 pixels is rare; it would not be among the class pixels, of which it is the only one.
+    assert any("dead (1 pixel, 0.0909%)" in remark for remark in about_classes([a, b]))
+    unseen = tmp_path / "masks" / "cell" / "a.png"
+    save(unseen, np.full((20, 60), 7, np.uint8))  # now nothing is known of a
+    nothing = survey(config, a.split)
+    assert nothing.unlabelled == ["a"] and "Every pixel of a" in nothing.problems[0]
+
+
+def test_an_unknown_class_without_a_value_for_it_is_said(tmp_path):
+    write(tmp_path, "folders", np.where(SETS == 255, 0, SETS).astype(np.uint8))
+    with notes.collected() as said:
+        opened(tmp_path, "folders", ignore=7, unknown="class")
+        opened(tmp_path, "folders", unknown="file")
+        opened(tmp_path, "folders")
+    assert not said
+    with notes.collected() as said:
+        opened(tmp_path, "folders", unknown="class")
+    assert len(said) == 1 and said[0].startswith("data.unknown=class has no effect in")
+    entries = [{"name": name, "index": i} for i, name in enumerate(NAMES)]
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": entries, "ignore_index": 9}))
+    with notes.collected() as said:
+        opened(tmp_path, "folders", unknown="class", classes=())
+    assert not said
 
 
 def test_a_configuration_opens_either_form(tmp_path):

@@ -2,12 +2,14 @@
 
 import gc
 import weakref
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
-from helpers.tiny_run import tiny_config
+from helpers.tiny_run import short_config, tiny_config
 
+from jaxseg.arguments import MIXING_OPTIONS
 from jaxseg.build import build_parts
 from jaxseg.config import default_config, set_key, update, validate
 from jaxseg.data.reading import STOP
@@ -16,6 +18,7 @@ from jaxseg.errors import ConfigError
 from jaxseg.inference import samples
 from jaxseg.nn.norm import _note_single_values, make_norm
 from jaxseg.run.check import _NEEDS, check, check_loss, note_without_effect
+from jaxseg.train import train
 
 
 def examine(network: str, terms: str, **values: object) -> None:
@@ -88,6 +91,10 @@ def test_keys_without_effect_are_said(caplog: pytest.LogCaptureFixture) -> None:
         {"augment__saturation": 0.5, "data__channels": 1},
         {"adversarial__weight": 0.1, "adversarial__semi_threshold": 0.5},
         {"schedule__name": "constant", "schedule__end": 0.1},
+        {"semi__features": 0.5},
+        {"model__weights_checkpoint": "last"},
+        {"augment__mixup_alpha": 1.0, "augment__rand_magnitude": 7.0, "augment__copy_paste_of": "classes"},
+        {"augment__copy_paste_classes": (1,), "augment__copy_paste_scale": (0.5, 1), "augment__copy_paste_flip": 0},
         {"eval__multiple": 8},
         {"data__source": "folder", "data__division": "former", "data__val_group": "p"},
     ):
@@ -114,6 +121,32 @@ def test_keys_without_effect_are_said(caplog: pytest.LogCaptureFixture) -> None:
     update(config, model__args={"encoder": None, "dropout": 0.1})  # its own
     note_without_effect(config)
     assert not caplog.messages
+
+
+def test_every_option_of_mixing_says_what_it_needs() -> None:
+    assert {f"augment.{name}" for name in MIXING_OPTIONS} <= set(_NEEDS)
+
+
+def test_a_class_that_is_pasted_is_refused_once_the_data_say_how_many_there_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The shapes have six; before they are read only a number of `model.num_classes` is known."""
+
+    class Reached(Exception): ...
+
+    def stop(*_: object, **__: object) -> None:
+        raise Reached
+
+    for number, expected in ((5, Reached), (6, ConfigError)):
+        config = short_config(augment__copy_paste=0.5, augment__copy_paste_classes=(1, number))
+        check(config, before_training=True)
+        monkeypatch.setattr("jaxseg.train.make_programs", stop)
+        with pytest.raises(expected) as raised:
+            train(config, tmp_path / str(number), "")
+    assert "copy_paste_classes has 6, and the classes are numbered from 0 to 5" in str(raised.value)
+    update(config, model__num_classes=6)
+    with pytest.raises(ConfigError, match="copy_paste_classes has 6, and the classes are numbered from 0 to 5"):
+        check(config)
 
 
 def test_a_weight_of_auxiliary_heads_that_there_are_not_is_said(caplog: pytest.LogCaptureFixture) -> None:

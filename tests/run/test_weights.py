@@ -94,6 +94,12 @@ def test_a_run_starts_from_another_run(tmp_path):
     pointers = [x.unsafe_buffer_pointer() for x in jax.tree.leaves(state)]
     assert len(set(pointers)) == len(pointers)  # all of it may be donated
 
+    update(config, model__weights_checkpoint="last")
+    last, [origin] = initial(config, 6)
+    assert origin.file == f"{tmp_path / 'a'}, last checkpoint, step 20"
+    assert_equal({"params": last.params}, {"params": tiny_state(config, 6, seed=20).ema_params})
+    update(config, model__weights_checkpoint="best")
+
     update(config, model__args=ENCODED | {"act": "elu", "norm": "batch", "dropout": 0.25})
     assert plan_weights(build_parts(config, 6)).origin.notes == ("the run's network has other values of act, dropout",)
     update(config, model__args=ENCODED | {"widths": (5, 6)})
@@ -136,7 +142,7 @@ def test_why_the_weights_of_another_run_do_not_fit_is_said_first(tmp_path, monke
     theirs = tiny_config(model__name="unet", model__args=ENCODED)
     (tmp_path / "config.json").write_text("{}")
     run = SimpleNamespace(model=build.make_model(theirs, 6), variables=network(num_classes=6)[1])
-    monkeypatch.setattr(load, "load_run", lambda _: run)
+    monkeypatch.setattr(load, "load_run", lambda *_: run)
     ours = {"width": 4} if name == "fpn" else ENCODED
     config = tiny_config(model__name=name, model__args=ours | fields, model__weights=str(tmp_path))
     with pytest.raises(ConfigError) as raised:

@@ -83,9 +83,11 @@ def test_a_variant_has_learned_what_another_had_with_the_same_seed(ablation: Pat
     assert all(np.array_equal(a, b) for a, b in zip(*leaves, strict=True))
     assert still.config.model.weights == str(finished / "first" / "seed-3")
     assert (
-        "optimizer.learning_rate=1e-30`; from the weights of `first`, of the same seed\n"
+        "optimizer.learning_rate=1e-30`; from the last weights of `first`, of the same seed\n"
         in (finished / "table.md").read_text()
     )
+    [start] = json.loads((finished / "still" / "seed-3" / "run.json").read_text())["starts"]
+    assert start["weights"][0]["file"].endswith("seed-3, last checkpoint, step 2")
     assert main(["--workdir", str(finished), "--report"]) == 0
     rows = [line.split(",") for line in (finished / "table.csv").read_text().splitlines()]
     assert {row[0]: row[2] for row in rows[1:]} == {"alone": "0", "first": "1", "still": "1"}
@@ -106,6 +108,7 @@ def test_the_plan_names_the_variant_and_the_run_the_folder(ablation: Path, tmp_p
     runs = {run.name: run for run in runs_of(plan, tmp_path)}
     assert runs["still seed 4"].config.model.weights == str(tmp_path / "first" / "seed-4")
     assert (runs["still seed 4"].start, runs["alone seed 4"].start) == ("first seed 4", "")
+    assert plan.configs["still"]["model"]["weights_checkpoint"] == "last"  # which is scored
     assert plan.config("alone", 0).model.weights == ""  # the same keys, yet not the same configuration
 
 
@@ -124,6 +127,43 @@ def test_only_what_has_its_start_can_run(ablation: Path, tmp_path: Path, capsys:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_start_that_was_trained_can_be_scored_on_another_split(
+    ablation: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = Path(shutil.copytree(finished, tmp_path / "moved"))
+    shutil.rmtree(moved / "still")
+    started: list[str] = []
+    monkeypatch.setattr(
+        "jaxseg.sweep.__main__.run_all", lambda runs, *_: started.extend(run.name for run in runs) or []
+    )
+    call = ["--config", str(ablation), "--workdir", str(moved), "--seeds=3", "--only=still", "--split=train"]
+    assert main(call) == 0 and started == ["still seed 3"]
+    shutil.rmtree(moved / "first" / "seed-3" / "checkpoints")
+    assert main(call) == 1 and "which has not ended" in capsys.readouterr().err
+
+
+def test_a_start_that_does_not_fit_is_refused_before_the_first_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "wider.py").write_text(
+        ABLATION.replace('"first": {"optimizer__learning_rate": 0.1}', '"first": {"model__args__widths": (6,)}')
+    )
+    assert main(["--config", str(tmp_path / "wider.py"), "--workdir", str(tmp_path / "out"), "--seeds=3"]) == 1
+    said = capsys.readouterr().err
+    assert "Variant 'still' starts from 'first': widths is (6,) there and (4,) here. The weights do not fit" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_start_has_an_encoder_of_its_own(ablation: Path) -> None:
+    plan = load_plan(str(ablation), ("--config.model.encoder_weights=imagenet",), None, "val")
+    assert plan.configs is not None
+    assert {name: config["model"]["encoder_weights"] for name, config in plan.configs.items()} == {
+        "alone": "imagenet",
+        "first": "imagenet",
+        "still": "",
+    }
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -132,6 +172,10 @@ def test_only_what_has_its_start_can_run(ablation: Path, tmp_path: Path, capsys:
         ({"starts": {"a": "b"}}, "'a' starts from 'b', which must be listed before it"),
         ({"starts": {"a": "a"}}, "'a' starts from 'a', which must be listed before it"),
         ({"starts": {"b": "a"}, "variants": {"a": {}, "b": {"model__weights": "x"}}}, "so it cannot set model.weights"),
+        (
+            {"starts": {"b": "a"}, "variants": {"a": {}, "b": {"model__encoder_weights": "x"}}},
+            "so it cannot set model.encoder_weights",
+        ),
     ],
 )
 def test_starts_that_cannot_be(changes: dict[str, Any], message: str) -> None:
