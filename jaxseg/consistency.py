@@ -11,8 +11,10 @@ features of which it has lost some (Yang et al. 2023, "Revisiting Weak-to-Strong
 Segmentation", section 3.2; they call FixMatch with it UniMatch): `DroppedFeatures`.
 
 `make_train_step` takes the two halves: `make_teach` makes the views and the teacher's answer, and `ConsistencyLoss` is
-the loss. A step sees each image once: labelled ones as the augmentation leaves them, the others in the stronger view.
-All terms are pairs of sum and weight, so the gradient is that of the whole batch, however it is split.
+the loss. A step sees labelled images as the augmentation leaves them and the others in the stronger view; with dropped
+features it also sees each in the view of the teacher, that of labelled ones for nothing but the batch norms. All terms
+are pairs of sum and weight, so the gradient is that of the whole batch, however it is split; only dropped features and
+dropout are drawn anew for each micro-batch.
 """
 
 import dataclasses

@@ -28,23 +28,23 @@ def is_known(labels: Array, classes: int) -> jax.Array:
     return (labels >= 0) & (labels >> classes == 0)
 
 
-def members(labels: Array, classes: int) -> jax.Array:
+def members(labels: Array, classes: int, partly: bool = True) -> jax.Array:
     """i32[..., classes], 1 where a pixel has the class, 0 where not, IGNORE where this is unknown; i[...] of sets.
 
     A label outside the sets is 2, which makes every loss NaN; so is one that says of a class both that it is there and
-    that this is unknown.
+    that this is unknown, and without `partly` one that says of single classes that they are unknown.
     """
     labels = jnp.asarray(labels, jnp.int32)
     places = jnp.arange(classes).reshape((1,) * labels.ndim + (classes,))
     bits = labels[..., None] >> places & 1
-    if classes <= MOST_PARTLY:
+    if partly and classes <= MOST_PARTLY:
         unknown = labels >> classes
-        partly = (labels >= 0) & (unknown >> classes == 0) & (labels & unknown & (1 << classes) - 1 == 0)
+        sets = (labels >= 0) & (unknown >> classes == 0) & (labels & unknown & (1 << classes) - 1 == 0)
         bits = jnp.where(unknown[..., None] >> places & 1 == 1, IGNORE, bits)
     else:
-        partly = is_known(labels, classes)
+        sets = is_known(labels, classes)
     ignored = functools.reduce(jnp.logical_or, (labels == value for value in _ignored(classes)))
-    return jnp.where(partly[..., None], bits, jnp.where(ignored, IGNORE, _WRONG)[..., None])
+    return jnp.where(sets[..., None], bits, jnp.where(ignored, IGNORE, _WRONG)[..., None])
 
 
 def _ignored(classes: int) -> tuple[int, ...]:

@@ -7,11 +7,10 @@ The same command resumes a run that was stopped, and ends with bit-for-bit the s
 
 import argparse
 import contextlib
-import gc
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from jaxseg.arguments import expanded
 from jaxseg.config import ConfigDict, command, validate
 from jaxseg.errors import ConfigError, naming_lack_of_memory, some
 from jaxseg.inference.score import Result
-from jaxseg.run import hosts, messages
+from jaxseg.run import garbage, hosts, messages
 from jaxseg.run.check import check
 from jaxseg.run.copies import bring_back, small_files, taking_back
 from jaxseg.run.data import (
@@ -47,12 +46,9 @@ from jaxseg.session import close, draw_predictions, evaluate, open_session, requ
 
 def main(argv: Sequence[str] | None = None, program: str = messages.PROGRAM) -> int:
     """Runs the command line; returns the exit status. `program` is how the command is called."""
-    # What is imported lives to the end, and so does most of what tracing makes. To look through all of it as often as
-    # Python does by default takes a twentieth of the time to the first step.
-    gc.freeze()
-    gc.set_threshold(200_000, 20, 100)
     argv = list(sys.argv[1:] if argv is None else argv)
     stopped = 0
+    started = garbage.look_rarely()
 
     def body() -> int:
         nonlocal stopped
@@ -65,11 +61,14 @@ def main(argv: Sequence[str] | None = None, program: str = messages.PROGRAM) -> 
         compiler.keep_programs(config.compile.cache)
         check(config, before_training=True)
         workdir = expanded(options.workdir) if options.workdir else default_workdir(options.config)
-        result = train(config, workdir, f"{program} {shlex.join(argv)}", program)
+        result = train(config, workdir, f"{program} {shlex.join(argv)}", program, started=started)
         stopped = options.stopped_status if result is None else 0
         return 0
 
-    return hosts.run_to_the_end(lambda: command.run_command(body)) or stopped
+    try:
+        return hosts.run_to_the_end(lambda: command.run_command(body)) or stopped
+    finally:
+        started()
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -101,7 +100,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def train(
-    config: ConfigDict, workdir: Path, resume: str, program: str = messages.PROGRAM, until: int | None = None
+    config: ConfigDict,
+    workdir: Path,
+    resume: str,
+    program: str = messages.PROGRAM,
+    until: int | None = None,
+    started: Callable[[], None] = lambda: None,
 ) -> Result | None:
     """Trains, evaluates and reports; returns the last evaluation, or None if the run stopped before its end.
 
@@ -111,6 +115,7 @@ def train(
         resume: the command or call that starts this run; the message after a stop shows it.
         program: how the training was called, such as "jaxseg train"; the last message names commands of this form.
         until: the step after which the run stops, as after a signal, if it has not made as many; None: its end.
+        started: called after the first step of this call.
 
     Raises:
         ConfigError: if another process trains in the workdir, it holds a run with another configuration, the data do
@@ -176,6 +181,8 @@ def train(
             # The copy to the device overlaps with the step before, which the host has not waited for.
             placed = strategy.put_batch({name: batch[name] for name in ("image", "label")})
             state, step_metrics = session.programs.train_step(state, placed, key)
+            if step == start + 1:
+                started()
             # The reporter returns the metrics of the step before, so that the device never waits for the host.
             done = session.reporter.train(step, strategy.first(step_metrics), config.batch_size)
             require_finite(done, session.checkpoints)

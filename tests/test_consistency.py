@@ -52,16 +52,29 @@ def start(tx=None, ema=True, network=Tiny):
     return state.replace(params=moved)
 
 
-def run(batch, loss, *, strategy="jit", devices=1, accumulate=1, cutmix=1.0, steps=2, network=Tiny, both=False):
+def run(
+    batch,
+    loss,
+    *,
+    strategy="jit",
+    devices=1,
+    accumulate=1,
+    cutmix=1.0,
+    steps=2,
+    network=Tiny,
+    both=False,
+    remat=False,
+    rate=0.5,
+):
     """Returns the state and the last metrics after some steps."""
     strat = make_strategy(strategy, {"batch_size": len(batch["image"])}, jax.devices()[:devices])
     model, tx = network(axis_name=strat.axis_name), optax.sgd(0.5, momentum=0.9)
-    model = DroppedFeatures(model, 0.5, strat.axis_name) if both else model
+    model = DroppedFeatures(model, rate, strat.axis_name) if both else model
     teach = make_teach(model, augment=jitter, stronger=tinted, cutmix=cutmix, both=both)
     step = make_train_step(
-        model, tx, loss, teach=teach, accumulate=accumulate, ema_decay=0.9, axis_name=strat.axis_name
+        model, tx, loss, teach=teach, accumulate=accumulate, ema_decay=0.9, axis_name=strat.axis_name, remat=remat
     )
-    compiled = strat.compile_train(step)
+    compiled = strat.compile_train(step, remat=remat)
     state, key = strat.put_state(start(tx, network=network)), strat.put_key(jax.random.key(2))
     for _ in range(steps):
         state, metrics = compiled(state, strat.put_batch(batch), key)
@@ -271,16 +284,33 @@ def test_the_second_views_are_those_of_the_teacher():
     assert lesson.seen[1::4].all() and not lesson.seen[::4].any()
 
 
-@pytest.mark.parametrize("how", [{"strategy": "jit", "devices": 8}, {"strategy": "pmap", "devices": 4}], ids=str)
-def test_the_same_features_are_dropped_on_several_devices(batch, how):
-    loss = ConsistencyLoss(LOSS, "fixmatch", weight=0.7, threshold=0.4)
-    form = {"network": Encoded, "both": True, "steps": 1}
-    state, metrics = run(batch, loss, **form, **how)
-    expected = run(batch, loss, **form)
-    assert_same(state, expected[0])
-    assert_same(metrics, expected[1])
+DROPPED = {"network": Encoded, "both": True, "steps": 1}
+DROPPED_LOSS = ConsistencyLoss(LOSS, "fixmatch", weight=0.7, threshold=0.4)
+
+
+@pytest.fixture(scope="module")
+def dropped(batch):
+    return run(batch, DROPPED_LOSS, **DROPPED)
+
+
+@pytest.mark.parametrize(
+    "how", [{"strategy": "jit", "devices": 8}, {"strategy": "pmap", "devices": 4}, {"remat": True}], ids=str
+)
+def test_the_same_features_are_dropped_on_several_devices_and_when_computed_again(batch, dropped, how):
+    state, metrics = run(batch, DROPPED_LOSS, **DROPPED, **how)
+    assert_same(state, dropped[0])
+    assert_same(metrics, dropped[1])
     assert metrics["confusion"].sum() == (batch["label"] != IGNORE).sum()  # the second views are not scored
     assert 0 < metrics["terms"]["confident"] < 1
+
+
+def test_each_micro_batch_drops_features_of_its_own(batch, dropped):
+    """So the division changes the gradient by what is dropped, and by nothing else."""
+    _, halves = run(batch, DROPPED_LOSS, **DROPPED, accumulate=2)
+    assert abs(halves["grad_norm"] - dropped[1]["grad_norm"]) > 1e-3 * dropped[1]["grad_norm"]
+    np.testing.assert_array_equal(halves["confusion"], dropped[1]["confusion"])
+    kept = [run(batch, DROPPED_LOSS, **DROPPED, rate=0.0, accumulate=parts) for parts in (1, 2)]
+    assert_same(*kept)
 
 
 def test_a_box_of_the_view_and_of_the_answer_is_that_of_the_partner():

@@ -1,5 +1,6 @@
 """The training command: files, messages, signals and errors of a run, and bit-for-bit resuming."""
 
+import gc
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from jaxseg import pictures, session
 from jaxseg.config import command
 from jaxseg.inference.score import score
 from jaxseg.run.checkpoint import Checkpoints
+from jaxseg.run.garbage import look_rarely
 from jaxseg.run.report import read_log
 from jaxseg.train import main, train
 
@@ -75,6 +77,42 @@ def test_same_seed_same_run_and_another_seed_another(run, tmp_path, capsys):
     out = "".join(capsys.readouterr())
     assert "This run had ended before, after 6 steps" in out and "2.25 epochs" not in out
     assert read_log(tmp_path / "other" / "log.jsonl")[0]["loss"] != read_log(run / "log.jsonl")[0]["loss"]
+
+
+def test_garbage_is_rarely_looked_for_up_to_the_first_step_alone(tmp_path, monkeypatch):
+    """What the process of the caller had before, it has after the first step and after a mistake."""
+    seen, before = [], (gc.get_threshold(), gc.get_freeze_count() > 0)
+
+    def noting(name):
+        training = sys.modules["jaxseg.train"]
+        function = getattr(training, name)
+
+        def call(*args, **kwargs):
+            seen.append((name, gc.get_threshold()[0], gc.get_freeze_count() > 0))
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(training, name, call)
+
+    gc.unfreeze()
+    gc.set_threshold(701, 9, 9)
+    try:
+        for name in ("make_programs", "what_is_due"):
+            noting(name)
+        assert main(arguments(tmp_path / "run", steps=1, schedule__warmup=0)) == 0
+        assert seen == [("make_programs", 200_000, True), ("what_is_due", 701, False)]
+        assert main(["--config", str(tmp_path / "none.py")]) != 0
+        assert gc.get_threshold() == (701, 9, 9) and not gc.get_freeze_count()
+        gc.freeze()  # by the caller
+        end = look_rarely()
+        assert gc.get_threshold()[0] == 200_000
+        end()
+        end()
+        assert gc.get_threshold() == (701, 9, 9) and gc.get_freeze_count()
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before[0])
+        if before[1]:
+            gc.freeze()
 
 
 def start(workdir, **changes):

@@ -65,9 +65,11 @@ def rand_matrix(key: Key, size: Size, count: int, magnitude: float) -> jax.Array
 def rand_colors(key: Key, image: Array, count: int, magnitude: float) -> jax.Array:
     """Returns image f32[h,w,c] in [0, 1] under the operations of one example that leave its pixels where they are.
 
-    The arguments are those of `rand_matrix`, and so is the key. Images that have no colours (c other than 1, 3 and 4)
-    keep their saturation and hue.
+    The arguments are those of `rand_matrix`, and so is the key; at magnitude 0 nothing changes. Images
+    that have no colours (c other than 1, 3 and 4) keep their saturation and hue.
     """
+    if magnitude == 0:  # JPEG of quality 100 and the logarithms of gamma would round
+        return jnp.asarray(image)
     on, signed, _ = _drawn(key, count, magnitude)
     share = magnitude / 10.0
     scaled = {name: signed[name] * top for name, top in OPERATIONS.items()}

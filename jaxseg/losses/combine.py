@@ -54,6 +54,7 @@ class Loss:
         multilabel: whether labels are sets of classes (`jaxseg.sets`): each term is then that of one logit, for
             each class.
         class_weights: the weight of each class of the sets; None: all 1. Of other labels it is in the terms' options.
+        partly: whether sets may say of single classes that they are unknown; else such a label makes the loss NaN.
     """
 
     terms: tuple[Term, ...]
@@ -61,6 +62,7 @@ class Loss:
     chosen: ClassSample | None = dataclasses.field(default=None, compare=False)
     multilabel: bool = False
     class_weights: tuple[float, ...] | None = None
+    partly: bool = False
 
     def stats(
         self,
@@ -139,7 +141,7 @@ class Loss:
         def of_class(z: jax.Array, y: jax.Array) -> PyTree:
             return {term.name: term.definition.stats(z[..., None], y, dict(term.options)) for term in self.terms}
 
-        return jax.vmap(of_class, in_axes=-1)(jnp.asarray(logits), members(labels, self.num_classes))
+        return jax.vmap(of_class, in_axes=-1)(jnp.asarray(logits), members(labels, self.num_classes, self.partly))
 
     @property
     def _in_strips(self) -> tuple[Term, ...]:
@@ -235,6 +237,7 @@ def make_loss(
     levels: Levels = (),
     args: Mapping[str, Mapping[str, Any]] | None = None,
     multilabel: bool = False,
+    partly: bool = False,
 ) -> Loss:
     """Returns the loss described by `terms`, such as "cross_entropy + 0.5 * dice".
 
@@ -250,6 +253,8 @@ def make_loss(
         multilabel: a pixel may have several of the k classes, or none: labels are sets (`jaxseg.sets`). Class
             weights then are k numbers that weigh the classes in every term; those in `args` are of a class that is
             absent and one that is there.
+        partly: single classes may be unknown at a pixel, of at most 15 (with `multilabel`); else a label that says so
+            makes the loss NaN, as every label outside the sets does.
 
     Raises:
         ArgumentError: for an unknown term or argument (naming the nearest), terms that cannot be parsed, class weights
@@ -257,7 +262,9 @@ def make_loss(
     """
     classes = max(num_classes, 2)
     if multilabel:
-        return _loss_of_sets(terms, num_classes, class_weights, label_smoothing, bool(logit_adjustment or levels), args)
+        of_softmax = bool(logit_adjustment or levels)
+        loss = _loss_of_sets(terms, num_classes, class_weights, label_smoothing, of_softmax, args)
+        return dataclasses.replace(loss, partly=partly)
     common: dict[str, Any] = {}
     if class_weights is not None:
         common["class_weights"] = checked_weights(class_weights, classes)

@@ -28,9 +28,9 @@ def set_counts(predictions: Array, labels: Array, classes: int) -> jax.Array:
     """Counts pixels by (class, is it there, is it predicted), i[b,h,w] and i[b,h,w] of sets -> i32[k+1,2,2].
 
     The last row is of whole sets: [1, 1] where all classes of a pixel are right, [1, 0] where not. A pixel is left out
-    of the row of a class that is unknown there, and of the last row if any is. Counts are exact below 2^31 pixels; sum
-    batches as int64 on the host.
-    `scores` turns them into numbers.
+    of the row of a class that is unknown there, and of the last row if any is. A label outside the sets counts nowhere;
+    bits k to 2k - 1, of up to 15 classes, always say that a class is unknown. Counts are exact below 2^31 pixels; sum
+    batches as int64 on the host. `scores` turns them into numbers.
 
     Raises:
         ArgumentError: if the shapes differ or either is not an integer array.

@@ -44,6 +44,7 @@ def make_loss(
             levels=tuple(map(tuple, levels)),
             args=config.loss.args.to_dict(),
             multilabel=bool(config.data.multilabel),
+            partly=config.data.unknown != "pixel",
         )
     except (TypeError, ValueError) as error:
         raise ConfigError(f"loss: {error}") from error

@@ -103,7 +103,7 @@ def batch_shapes(parts: Parts, dtype: Any = np.uint8) -> dict[str, jax.ShapeDtyp
     """Returns the shapes of the global batch of a training step; `dtype` is that of its images."""
     config = parts.config
     height, width = config.data.size
-    narrow = label_type(parts.num_classes, parts.loss.multilabel, config.data.unknown != "pixel")
+    narrow = label_type(parts.num_classes, parts.loss.multilabel, parts.loss.partly)
     return {
         "image": jax.ShapeDtypeStruct((config.batch_size, height, width, config.data.channels), dtype),
         "label": jax.ShapeDtypeStruct((config.batch_size, height, width), narrow),

@@ -36,10 +36,9 @@ def program(count, rand_magnitude):
 
 def test_nothing_changes_at_magnitude_0_and_much_at_10(example):
     image, label = example
-    # JPEG of quality 100 and gamma, which takes logarithms, round.
     moved, moved_label = program(14, rand_magnitude=0.0)(KEYS, image, label)
     np.testing.assert_array_equal(moved_label, np.broadcast_to(label, moved_label.shape))
-    assert np.abs(np.asarray(moved) - image).max() < 4 / 255
+    np.testing.assert_array_equal(moved, np.broadcast_to(image, moved.shape))
     changed, _ = program(14, rand_magnitude=10.0)(KEYS, image, label)
     assert np.abs(np.asarray(changed) - image).mean((1, 2, 3)).min() > 0.1
 

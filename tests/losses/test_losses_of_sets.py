@@ -42,9 +42,12 @@ def test_a_label_of_each_number_of_classes(k, ignored, dtype):
 
 def test_a_number_that_is_no_set_makes_every_loss_nan(batch):
     logits, labels = batch
-    wrong = np.where(labels == 255, 9, labels)  # of 3 classes the first one is there, and is unknown
     for name in ("binary_cross_entropy", "dice"):
-        assert np.isnan(losses.make_loss(name, num_classes=K, multilabel=True)(logits, wrong))
+        # Of 3 classes the first one is there, and is unknown; the first is unknown; a bit beyond those of the unknown.
+        for value, nan in ((9, (True, True)), (8, (True, False)), (64, (True, True))):
+            wrong = np.where(labels == 255, value, labels)
+            made = [losses.make_loss(name, num_classes=K, multilabel=True, partly=partly) for partly in (False, True)]
+            assert tuple(bool(np.isnan(loss(logits, wrong))) for loss in made) == nan, (name, value)
 
 
 @pytest.mark.parametrize("k", [3, 5, 9, 15])
@@ -66,7 +69,9 @@ def test_single_classes_can_be_unknown(k):
     np.testing.assert_array_equal(whole != np.iinfo(kind).max, ~unknown.any(-1))
     np.testing.assert_array_equal(whole[~unknown.any(-1)], labels[~unknown.any(-1)])
     logits = rng.normal(size=(6, 5, 7, k)).astype(np.float32)
-    loss = losses.make_loss("binary_cross_entropy", num_classes=k, multilabel=True)(logits, labels.astype(np.int32))
+    loss = losses.make_loss("binary_cross_entropy", num_classes=k, multilabel=True, partly=True)(
+        logits, labels.astype(np.int32)
+    )
     each = np.logaddexp(0, np.where(there, -logits, logits).astype(np.float64))
     np.testing.assert_allclose(loss, each[~unknown].mean(), rtol=1e-5)
 

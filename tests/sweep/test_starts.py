@@ -30,7 +30,7 @@ def get_config(arg=None):
     update(
         config, model__name="cnn", model__args={"widths": (4,), "hidden": 8, "hidden_kernel": 3, "dropout": 0.0},
         data__size=(16, 16), data__shapes_train=8, data__shapes_val=8, steps=2, batch_size=8, eval__every=2,
-        eval__batch_size=8, checkpoint__every=2, log__images=0, log__tensorboard=False, optimizer__name="sgd",
+        eval__batch_size=8, checkpoint__every=1, log__images=0, log__tensorboard=False, optimizer__name="sgd",
         schedule__warmup=0, optimizer__momentum=0.0, optimizer__weight_decay=0.0,
     )
     return config
@@ -66,6 +66,12 @@ def ablation(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(ablation: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep of one seed of the variant `still` and what it starts from."""
     workdir = tmp_path_factory.mktemp("sweep")
+    assert sweep_here(ablation, workdir) == 0
+    return workdir
+
+
+def sweep_here(ablation: Path, workdir: Path) -> int:
+    """Runs the sweep of `finished` in this process; returns its exit status."""
 
     def start(run: PlannedRun, split: str, *_: Any) -> Ended:
         return Ended(worker.run(run.workdir, split))
@@ -73,8 +79,7 @@ def finished(ablation: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch, blank_figures():
         patch.setattr(pool, "_start", start)
         patch.setattr(pool, "_PAUSE", 0.0)
-        assert main(["--config", str(ablation), "--workdir", str(workdir), "--only=still,first", "--seeds=3"]) == 0
-    return workdir
+        return main(["--config", str(ablation), "--workdir", str(workdir), "--only=still,first", "--seeds=3"])
 
 
 def test_a_variant_has_learned_what_another_had_with_the_same_seed(ablation: Path, finished: Path) -> None:
@@ -100,6 +105,32 @@ def test_a_sweep_that_was_moved_is_not_repeated(ablation: Path, finished: Path, 
     assert {line.split(",")[-1] for line in (moved / "table.csv").read_text().splitlines()} == keys
     starts = json.loads((moved / "still" / "seed-3" / "run.json").read_text())["starts"]
     assert len(starts) == 1 and read_scores(moved / "still" / "seed-3", "val") is not None
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_run_that_has_not_ended_goes_on_after_a_move(
+    begun: bool, ablation: Path, finished: Path, tmp_path: Path
+) -> None:
+    """With a checkpoint it needs its start no longer, and keeps that path; without one it takes the path of now."""
+    moved = Path(shutil.copytree(finished, tmp_path / "moved"))
+    still = moved / "still" / "seed-3"
+    shutil.rmtree(still / "checkpoints" / "2")
+    if not begun:
+        shutil.rmtree(still / "checkpoints")
+    (still / "sweep-val.json").unlink()
+    away = finished.rename(tmp_path / "away")  # where the runs were, there is nothing
+    try:
+        assert sweep_here(ablation, moved) == 0
+    finally:
+        away.rename(finished)
+    first, run = load_run(moved / "first" / "seed-3", "last"), load_run(still, "last")
+    leaves = [jax.tree.leaves(each.variables["params"]) for each in (first, run)]
+    assert all(np.array_equal(a, b) for a, b in zip(*leaves, strict=True))
+    assert run.config.model.weights == str((finished if begun else moved) / "first" / "seed-3")
+    assert json.loads((still / "run.json").read_text())["starts"][-1]["step"] == int(begun)
+    scores = [read_scores(each / "still" / "seed-3", "val") for each in (moved, finished)]
+    assert scores[0] is not None and scores[1] is not None
+    assert scores[0]["mean_iou"] == scores[1]["mean_iou"]
 
 
 def test_the_plan_names_the_variant_and_the_run_the_folder(ablation: Path, tmp_path: Path) -> None:
