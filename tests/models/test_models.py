@@ -392,9 +392,14 @@ def test_the_needs_of_a_network_hold_for_every_encoder_that_has_the_field(name):
         assert named == other
 
 
+@pytest.mark.parametrize("name", WITH_DEFAULT)
+def test_a_network_leaves_to_the_name_of_an_encoder_what_the_name_fixes(name):
+    """Else the depths and widths of its default would be those of every encoder that is named in its place."""
+    fixed = {field for file, cls, fields in encoders.CLASSES.values() for field in fields}
+    assert not fixed & set(dict(models.build(name, num_classes=3).encoder.fields))
+
+
 CHANGED = {
-    "depths": (1, 1, 1),
-    "widths": (8, 8, 16, 16),
     "output_stride": 32,
     "multi_grid": (1, 1),
     "first_dilated": False,
