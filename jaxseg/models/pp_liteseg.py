@@ -94,8 +94,8 @@ class PPLiteSeg(nn.Module):
         pyramid = make_encoder(self.encoder, common)(image, train=train)
         if not 1 <= len(self.widths) <= len(pyramid):
             raise ArgumentError(
-                f"PPLiteSeg: widths {self.widths} must name one to all levels of an encoder of "
-                f"{counted(len(pyramid), 'level')}."
+                f"PPLiteSeg: widths {self.widths} must have 1 to {len(pyramid)} numbers, one for each level that is "
+                f"read of the encoder, which has {counted(len(pyramid), 'level')}."
             )
         pool = SummedPyramidPooling(self.context_width, self.bins, common=common, name="pyramid")
         x, fused = pool(pyramid[-1], train=train), []

@@ -342,6 +342,13 @@ def test_every_encoder_is_tested():
         ("unet", {"widths": "64"}, "widths must be a tuple of one or more whole numbers of at least 1, got '64'"),
         ("unet", {"widths": [4, 0]}, "widths must be a tuple of one or more whole numbers of at least 1, got .4, 0."),
         ("unet", {"widths": []}, "widths must be a tuple of one or more whole numbers of at least 1, got .."),
+        ("nnunet", {"factors": [[1, 1], [0, 2]]}, "tuples of 2 whole numbers of at least 1 or None, got .*0, 2"),
+        ("transunet", {"grid": [0, 3]}, "transunet.grid must be a tuple of 2 whole numbers of at least 1, got .0, 3."),
+        (
+            "fpn",
+            {"encoder": "sam2_hiera_tiny", "encoder_args": {"grid": [3, 0]}},
+            "sam2_hiera_tiny.grid must be a tuple of 2 whole numbers of at least 1, got .3, 0.",
+        ),
         ("unet", {"convs": 1.5}, "convs must be a whole number of at least 1, got 1.5"),
         ("unet", {"convs": True}, "convs must be a whole number"),
         ("unet", {"dropout": "a"}, "dropout must be a number"),
