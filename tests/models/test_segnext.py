@@ -13,6 +13,7 @@ from helpers.papers import count
 from helpers.parity import FAST_COMPILE
 from helpers.tiny_models import TINY
 from helpers.variables import drawn, shapes
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxseg import models
 from jaxseg.models.encoders.mscan import MSCAN
@@ -76,6 +77,21 @@ def test_strips_are_convolutions(axis):
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), ours, expected)
     half = strip_conv2d(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), axis)
     assert half.dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_the_gradient_of_a_long_strip_keeps_few_images(axis):
+    """Its temporary memory is that of a few images, not of one for each of 21 taps; of shared rows it gathers none."""
+    image, kernel = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((2, 32, 32, 16), (21, 16)))
+
+    def gradient(x, kernel, dy):
+        return jax.vjp(functools.partial(strip_conv2d, axis=axis), x, kernel)[1](dy)
+
+    memory = jax.jit(gradient).lower(image, kernel, image).compile().memory_analysis().temp_size_in_bytes
+    assert memory < 6 * 4 * math.prod(image.shape)
+    rows = NamedSharding(jax.make_mesh((4,), ("space",)), PartitionSpec(None, "space"))
+    spread = jax.jit(gradient, in_shardings=(rows, None, rows), out_shardings=(rows, None))
+    assert "all-gather" not in spread.lower(image, kernel, image).compile().as_text()
 
 
 def test_a_strip_of_even_length_is_refused():
