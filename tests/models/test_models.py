@@ -194,7 +194,7 @@ def test_gradients_reach_every_parameter(name, key):
         path = "/".join(p.key for p in path)
         assert np.isfinite(g).all(), path
         # The softmax over keys does not change when every key moves by the same vector.
-        assert np.abs(g).max() > 0 or path.endswith("/key/bias"), path
+        assert np.abs(g).max() > 0 or path.endswith("/attention/key/bias"), path
 
 
 def test_one_pixel_of_two_images_trains():
