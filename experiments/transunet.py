@@ -26,6 +26,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "encoder": "residual",
             "encoder_args": {"widths": (16, 32, 64, 64)},
         },
-        full={"widths": (16, 64, 128, 256)},
+        full={"widths": (16, 64, 128, 256, 512)},
         shapes_keys={"optimizer__learning_rate": 1e-3},
     )

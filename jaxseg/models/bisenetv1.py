@@ -65,7 +65,7 @@ class BiSeNetV1(nn.Module):
         spatial = SpatialPath(self.spatial_width, self.context_width, common=common, name="spatial")(image, train=train)
         pyramid = make_encoder(self.encoder, common)(image, train=train)
         if len(pyramid) < 2:
-            raise ArgumentError("BiSeNetV1 reads two levels of its encoder, got one of 1.")
+            raise ArgumentError("BiSeNetV1 reads two levels of its encoder, got 1 level.")
         path = ContextPath(self.context_width, common=common, name="context")
         context, step = path(pyramid[-2], pyramid[-1], spatial.shape[1:3], train=train)
         fused = GatedFusion(self.width, common=common, name="fuse")(spatial, context, train=train)

@@ -43,7 +43,7 @@ class CrissCrossAttention(nn.Module):
     """f[b,h,w,c] -> f[b,h,w,c]: γ Σ_i A_iu Φ_i + H_u, repeated with the same parameters (Huang 2019, eq. 2, Fig. 3).
 
     Children: "query" and "key" (c / reduction channels), "value", 1x1 convolutions; "gamma" f32[] starts at zero, as in
-    the authors' release.
+    the authors' release. The key has no bias, which the softmax would take away.
 
     Attributes:
         recurrence: R, how often the attention is applied (section 3.3: 2).
@@ -59,7 +59,8 @@ class CrissCrossAttention(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         c = x.shape[-1]
         inner = max(1, c // self.reduction)
-        query, key = (Conv(inner, 1, dtype=self.dtype, name=name) for name in ("query", "key"))
+        query = Conv(inner, 1, dtype=self.dtype, name="query")
+        key = Conv(inner, 1, use_bias=False, dtype=self.dtype, name="key")
         value = Conv(c, 1, dtype=self.dtype, name="value")
         gamma = parameter(self, "gamma", nn.initializers.zeros_init(), ())
         for _ in range(self.recurrence):

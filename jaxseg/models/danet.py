@@ -23,7 +23,8 @@ Affinity = Literal["opposite", "product"]
 class PositionAttention(nn.Module):
     """f[b,h,w,c] -> f[b,h,w,c]: E_j = α Σ_i s_ji D_i + A_j, s_ji = softmax_i(B_i · C_j) (Fu 2019, eqs. 1 and 2).
 
-    Children: "key" (B) and "query" (C) of c / reduction channels, "value" (D); "alpha" f32[] starts at zero.
+    Children: "key" (B) and "query" (C) of c / reduction channels, "value" (D); B has no bias, which the softmax would
+    take away. "alpha" f32[] starts at zero.
 
     Attributes:
         reduction: of the channels of queries and keys; 8 in the authors' release.
@@ -37,7 +38,8 @@ class PositionAttention(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         c = x.shape[-1]
         inner = max(1, c // self.reduction)
-        query, key = (Conv(inner, 1, dtype=self.dtype, name=name)(x) for name in ("query", "key"))
+        query = Conv(inner, 1, dtype=self.dtype, name="query")(x)
+        key = Conv(inner, 1, use_bias=False, dtype=self.dtype, name="key")(x)
         value = Conv(c, 1, dtype=self.dtype, name="value")(x)
         alpha = parameter(self, "alpha", nn.initializers.zeros_init(), ())
         return x + alpha.astype(x.dtype) * attend(query, key, value)

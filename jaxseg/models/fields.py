@@ -33,8 +33,10 @@ def counted(hint: Any) -> Any:
     if hint is int:
         return Count
     if origin is tuple and args[-1] is Ellipsis:
-        element = Count if args[0] is int else args[0]
+        element = counted(args[0])
         return Annotated[tuple[element, ...], one_or_more(describe_many(element))]
+    if origin is tuple:
+        return tuple[tuple(map(counted, args))]
     if origin in (typing.Union, types.UnionType):
         return functools.reduce(operator.or_, map(counted, args))
     return hint

@@ -216,7 +216,7 @@ class NNUNet(nn.Module):
 
     Raises:
         ValueError: if the lengths of blocks, factors or kernels are not that of widths, the first factor is not (1, 1),
-            or a kernel is even.
+            one is below 1, or a kernel is even.
     """
 
     num_classes: int
@@ -262,5 +262,7 @@ def _check(stages: int, **fields: Sequence[Any]) -> None:
             f"nnunet.factors must start with (1, 1), since logits have the size of the first stage, got "
             f"{fields['factors'][0]}."
         )
+    if min(itertools.chain(*fields["factors"])) < 1:
+        raise ValueError(f"nnunet.factors must be whole numbers of at least 1, got {fields['factors']}.")
     if not all(side % 2 for side in itertools.chain(*fields["kernels"])):
         raise ValueError(f"nnunet.kernels must have odd sides, got {fields['kernels']}.")

@@ -3,7 +3,6 @@
 Isensee et al. 2021, "nnU-Net: a self-configuring method for deep learning-based biomedical image segmentation", Nature
 Methods 18, and its version 2.
 
-
 `topology` is its rule for how often each axis of a patch is halved and what kernels the convolutions have,
 `stage_widths` that of the features, and `supervision_weights` that of the losses of the decoder's levels.
 """

@@ -26,7 +26,8 @@ class NonLocal(nn.Module):
     y_i = Σ_j f(x_i, x_j) g(x_j) / C (eq. 1). With the embedded Gaussian f = exp(θ(x_i) · φ(x_j)) and C = Σ_j f (eq. 3);
     with the dot product f = θ(x_i) · φ(x_j) and C is the number of pixels (eq. 4), which needs no array of all pairs.
     θ, φ, g and W are 1x1 convolutions; W starts at zero, and the block as the identity (section 3.3; no norm follows W,
-    as in eq. 6). Children: "query" (θ), "key" (φ), "value" (g), "out" (W).
+    as in eq. 6). Children: "query" (θ), "key" (φ), "value" (g), "out" (W). With the embedded Gaussian φ has no bias,
+    which the softmax would take away.
 
     Attributes:
         reduction: θ, φ and g have c / reduction channels (section 3.3: 2).
@@ -42,8 +43,10 @@ class NonLocal(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         b, h, w, c = x.shape
         width = max(1, c // self.reduction)
-        query, key, value = (Conv(width, 1, dtype=self.dtype, name=name)(x) for name in ("query", "key", "value"))
-        if self.pairwise == "embedded_gaussian":
+        softmax = self.pairwise == "embedded_gaussian"
+        query, value = (Conv(width, 1, dtype=self.dtype, name=name)(x) for name in ("query", "value"))
+        key = Conv(width, 1, use_bias=not softmax, dtype=self.dtype, name="key")(x)
+        if softmax:
             y = attend(query, key, value)
         else:
             key, value = (v.reshape(b, -1, width) for v in (key, value))

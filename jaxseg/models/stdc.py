@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from jaxseg.errors import ArgumentError
+from jaxseg.errors import ArgumentError, counted
 from jaxseg.models import encoders
 from jaxseg.models.assembly import AuxiliaryHead, make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
@@ -51,7 +51,7 @@ class STDCSeg(nn.Module):
         size, common = image.shape[1:3], self.common
         pyramid = make_encoder(self.encoder, common)(image, train=train)
         if len(pyramid) < 3:
-            raise ArgumentError(f"STDCSeg reads three levels of its encoder, got one of {len(pyramid)}.")
+            raise ArgumentError(f"STDCSeg reads three levels of its encoder, got {counted(len(pyramid), 'level')}.")
         fine, middle, coarse = pyramid[-3:]
         path = ContextPath(self.context_width, "nearest", common=common, name="context")
         context, step = path(middle, coarse, fine.shape[1:3], train=train)

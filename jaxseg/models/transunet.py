@@ -2,7 +2,8 @@
 
 A vision transformer reads the coarsest level of a convolutional encoder, each of whose pixels is a patch (section 3.2,
 "CNN-Transformer Hybrid as Encoder"), and U-Net's decoder enlarges the result beside the finer levels (Fig. 1). The
-paper's encoder is a ResNet-50 of three stages of 3, 4 and 9 units, of which ours is the first version, with batch norm.
+paper's encoder is a ResNet-50 of three stages of 3, 4 and 9 units, the encoder `resnet50_three_stages`; ours is of the
+first version, with batch norm.
 """
 
 from typing import Any
@@ -24,7 +25,8 @@ class TransUNet(nn.Module):
 
     Attributes:
         num_classes: k.
-        widths: channels of each level of the decoder, finest first, that of the image's size included.
+        widths: channels of each level of the decoder, finest first, that of the image's size included; those beyond its
+            levels are not used. The paper's are the first four.
         bottom: channels that a convolution brings the transformer's result to.
         width, depth, num_heads, grid, drop_path: of the transformer (`encoders.vit.ViT`); `grid` is the size of its
             table of positions, which is resized to that of the features.
@@ -36,14 +38,14 @@ class TransUNet(nn.Module):
     """
 
     num_classes: int
-    widths: tuple[int, ...] = (16, 64, 128, 256)
+    widths: tuple[int, ...] = (16, 64, 128, 256, 512)
     bottom: int = 512
     width: int = 768
     depth: int = 12
     num_heads: int = 12
     grid: tuple[int, int] = (14, 14)
     drop_path: Share = 0.0
-    encoder: EncoderFactory = encoders.factory("resnet50", depths=(3, 4, 9), widths=(64, 256, 512, 1024))
+    encoder: EncoderFactory = encoders.factory("resnet50_three_stages")
     common: Layers = Layers()
 
     @nn.compact

@@ -9,11 +9,17 @@ from jaxseg.pretrained.family import EncoderFormat, EncoderWeights, Family, Publ
 from jaxseg.pretrained.rules import Rule, dense, layer, norm, prefixed
 
 _THREE = ("query", "key", "value")
+# How the names of all other parts of SAM 2 and 2.1 begin: neck, memory, prompts, decoder of masks, pointers to objects.
+# A rule for any name at all would take the names of other networks, and of wrapped ones, too.
+_OUTSIDE = r"(?:image_encoder\.neck\.|mask_downsample\.|maskmem_|memory_|no_mem_|no_obj_|obj_ptr_|sam_|head\.).*"
 _DEPTHS = {"tiny": (1, 2, 7, 2), "small": (1, 2, 11, 2), "base_plus": (2, 3, 16, 3), "large": (2, 6, 36, 4)}
 
 
 def rules(depths: Sequence[int]) -> list[Rule]:
-    """Rules of timm's `sam2_hiera_*` and of the trunk in files of SAM 2, which count the blocks over all stages."""
+    """Rules of timm's `sam2_hiera_*` and of the trunk in files of SAM 2, which count the blocks over all stages.
+
+    Of files of SAM 2 what is outside "image_encoder.trunk." is left out, of timm's the classifier.
+    """
     found = layer(r"patch_embed\.proj", "stem/patch")
     found.append(Rule(r"pos_embed", "params/stem/position", _channels_last))
     found.append(Rule(r"pos_embed_window", "params/stem/position_window", _channels_last))
@@ -21,8 +27,7 @@ def rules(depths: Sequence[int]) -> list[Rule]:
     for n, (stage, block) in enumerate(places):
         found += prefixed(_block(), rf"blocks\.{n}\.", f"stage{stage}/block{block + 1}")
     trunk = [rule._replace(pattern=r"(?:image_encoder\.trunk\.)?" + rule.pattern) for rule in found]
-    others = r"image_encoder\.neck|memory_attention|memory_encoder|sam_prompt_encoder|sam_mask_decoder|head"
-    return [*trunk, Rule(rf"(?:{others})\..*", None)]
+    return [*trunk, Rule(_OUTSIDE, None)]
 
 
 def _block() -> list[Rule]:

@@ -28,8 +28,9 @@ _CHILDREN = (
     (re.compile(rf"{_LAST_NORM}$"), lambda found: (float("inf"), 0.0)),
 )
 _STAGE = re.compile(r"stage(\d+)$")
-_BLOCK = re.compile(r"(?:block|conv)(\d+)$")
+_BLOCK = re.compile(r"(?:block|conv|norm)(\d+)$")  # a convolution of VGG has its norm beside it
 _OUTPUT_NORM = re.compile(r"norm(\d+)$")  # of a level of ConvNeXt
+_PATCHES = ("patch", "embed1")  # what a stage of MiT and of MSCAN begins with; "norm" then ends it
 _STEM: _Place = (-1.0, 0.0)
 
 
@@ -38,8 +39,9 @@ def layer_numbers(paths: Iterable[str]) -> dict[str, int]:
 
     n is 0 for the stem and 1 to L for the blocks in the order of the forward pass. What of a stage stands before its
     blocks (ConvNeXt's down-sampling, the patches of MiT) belongs to the first of them, and the norm that ends a stage
-    of MiT or ConvNeXt to the last. HRNet's branches count by module, and MobileNet's last convolution is a layer. The
-    class token, registers and positions of a vision transformer are its stem, and its last norm is of the last block.
+    of MiT, MSCAN or ConvNeXt to the last. HRNet's branches count by module, and MobileNet's last convolution is a
+    layer. The class token, registers and positions of a vision transformer are its stem, and its last norm is of the
+    last block.
 
     Raises:
         ArgumentError: if there is no encoder, or it has a child whose depth is unknown.
@@ -52,7 +54,7 @@ def layer_numbers(paths: Iterable[str]) -> dict[str, int]:
         block = _BLOCK.match(rest[0]) if rest else None
         if block:
             blocks[child] = max(float(block[1]), blocks[child] if child in blocks else 0.0)
-    patched = {child for child, *rest in inside.values() if rest[:1] == ["patch"]}
+    patched = {child for child, *rest in inside.values() if rest and rest[0] in _PATCHES}
     places = {path: _place(names, blocks, patched) for path, names in inside.items()}
     last = max((place for path, place in places.items() if inside[path][0].startswith("block")), default=_STEM)
     places = {path: last if inside[path][0] == _LAST_NORM else place for path, place in places.items()}
@@ -67,7 +69,7 @@ def _place(names: list[str], blocks: Mapping[str, float], patched: Collection[st
     Args:
         names: of the modules on its path inside the encoder, and its own.
         blocks: {stage: number of its last block}.
-        patched: the stages that begin with patches and end with a norm (MiT).
+        patched: the stages that begin with patches and end with a norm (MiT, MSCAN).
     """
     child, *rest = names
     if child.startswith("stem"):

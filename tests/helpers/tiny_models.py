@@ -248,6 +248,7 @@ ENCODERS = {
     "resnet34": {"depths": [1, 1], "widths": [4, 4, 8]},
     "resnet34d": {"depths": [1, 1], "widths": [4, 4, 8]},
     "resnet50": {"depths": [1, 1, 1, 2], "widths": [4, 8, 8, 12, 16], "output_stride": 8},
+    "resnet50_three_stages": {"depths": [1, 1], "widths": [4, 8, 8]},
     "resnet50d": {"depths": [1, 1], "widths": [4, 8, 8]},
     "resnext101_32x8d": {"depths": [1, 1], "widths": [4, 8, 16], "groups": 2},
     "resnext50_32x4d": {"depths": [1, 1], "widths": [4, 8, 16], "groups": 2},

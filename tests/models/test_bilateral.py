@@ -286,14 +286,17 @@ def test_fields_that_make_no_network_are_refused():
             {"encoder": "stdc1", "encoder_args": {"widths": (4, 4, 8, 8, 12), "depths": (1, 1, 1)}},
             r"channels that 2\^3",
         ),
-        ({"encoder": "plain", "encoder_args": {"widths": (4, 8)}}, "STDCSeg reads three levels"),
+        (
+            {"encoder": "plain", "encoder_args": {"widths": (4, 8)}},
+            "STDCSeg reads three levels of its encoder, got 2 levels",
+        ),
     ):
         with pytest.raises(ArgumentError, match=message):
             shapes(models.build("stdc", num_classes=2, **fields), (1, 32, 32, 3))
     with pytest.raises(ArgumentError, match="BiSeNetV1 reads two levels"):
         fields = {"encoder": "plain", "encoder_args": {"widths": (4,)}}
         shapes(models.build("bisenetv1", num_classes=2, **fields), (1, 32, 32, 3))
-    with pytest.raises(ArgumentError, match="must name one to all levels of an encoder of 5 levels"):
+    with pytest.raises(ArgumentError, match="level that is read, of an encoder of 5 levels"):
         shapes(models.build("pp_liteseg", num_classes=2, widths=(4,) * 6), (1, 32, 32, 3))
     with pytest.raises(ArgumentError, match="of 1 convolution needs at least 2"):
         shapes(encoders.build("stdc1", convs=1), (1, 32, 32, 3))

@@ -229,9 +229,12 @@ def test_counts():
 
     around = normed(3, 2048, 512) + normed(3, 512, 512) + normed(3, 2560, 512) + conv(1, 512, 19)
     aux256, aux512 = (normed(3, 1024, w) + conv(1, w, 19) for w in (256, 512))
-    assert of("nonlocal_net") == around + aux256 + 3 * conv(1, 512, 256) + conv(1, 256, 512)
+    # Keys have no bias where a softmax over them would take it away.
+    nonlocal_ = around + aux256 + 2 * conv(1, 512, 256) + conv(1, 256, 512)
+    assert of("nonlocal_net") == nonlocal_ + conv(1, 512, 256, bias=False)
+    assert of("nonlocal_net", pairwise="dot_product") == nonlocal_ + conv(1, 512, 256)
     assert of("gcnet") == around + aux256 + 512 + conv(1, 512, 32) + 2 * 32 + conv(1, 32, 512)
-    attention = 2 * conv(1, 512, 64) + conv(1, 512, 512) + 1
+    attention = conv(1, 512, 64) + conv(1, 512, 64, bias=False) + conv(1, 512, 512) + 1
     assert of("ccnet") == around + aux512 + attention == of("ccnet", recurrence=3)
     branches = 2 * (normed(3, 2048, 512) + normed(3, 512, 512))
     assert of("danet") == branches + attention + 1 + 3 * conv(1, 512, 19)

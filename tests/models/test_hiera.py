@@ -12,6 +12,7 @@ from jaxseg import pretrained
 from jaxseg.models import encoders
 from jaxseg.models.encoders.hiera import Hiera
 from jaxseg.pretrained import hiera as rules
+from jaxseg.pretrained.renaming import unknown_names
 
 DEPTHS = (1, 1, 3)
 FIELDS = {"widths": (4, 8, 16), "depths": DEPTHS, "heads": (1, 2, 4), "windows": (8, 4, 6), "whole": (4,)}
@@ -66,6 +67,21 @@ def test_an_image_of_any_size_is_padded():
         np.testing.assert_allclose(ours, whole[:, : size[0], : size[1]], rtol=1e-5, atol=1e-5)
 
 
+# Entries of files of SAM 2.1 outside the trunk: all of those without children, and of each other part one.
+OUTSIDE = ("maskmem_tpos_enc", "no_mem_embed", "no_mem_pos_enc", "no_obj_ptr", "no_obj_embed_spatial")
+OUTSIDE += ("mask_downsample.weight", "mask_downsample.bias", "obj_ptr_proj.layers.0.weight", "obj_ptr_tpos_proj.bias")
+OUTSIDE += ("image_encoder.neck.convs.0.conv.weight", "memory_attention.layers.0.norm1.weight")
+OUTSIDE += ("memory_encoder.out_proj.weight", "sam_prompt_encoder.no_mask_embed.weight")
+OUTSIDE += ("sam_mask_decoder.iou_token.weight", "sam_mask_decoder.transformer.layers.0.norm1.bias")
+
+
+def test_names_of_other_networks_stay_unknown():
+    """Else nothing would be said of them, and no wrapper be taken off."""
+    names = [f"model.{name}" for name in ("blocks.0.norm1.weight", "image_encoder.trunk.pos_embed", *OUTSIDE)]
+    names += ["conv1.weight", "image_encoder.trunk.conv.weight", "blocks.0.gamma"]
+    assert unknown_names(names, rules.rules(DEPTHS)) == names
+
+
 COUNTS = {"tiny": 26_849_472, "small": 33_947_328, "base_plus": 68_675_712, "large": 212_149_296}
 
 
@@ -82,7 +98,7 @@ def test_published_weights_fit(size):
     trunk = {key.replace("mlp.fc", "mlp.layers."): x for key, x in state.items() if not key.startswith("head.")}
     trunk = {key.replace("layers.1", "layers.0").replace("layers.2", "layers.1"): x for key, x in trunk.items()}
     trunk = {f"image_encoder.trunk.{key}": x for key, x in trunk.items()}
-    pretrained.merge(variables, pretrained.convert(trunk | {"sam_mask_decoder.iou_token.weight": np.ones(1)}, form))
+    pretrained.merge(variables, pretrained.convert(trunk | dict.fromkeys(OUTSIDE, np.ones(1)), form))
     assert count_parameters(encoder) == COUNTS[size]
 
 
@@ -92,7 +108,8 @@ def test_published_weights_fit(size):
         ({"windows": (8, 4)}, r"windows \(8, 4\) must be as many as widths"),
         ({"windows": (7, 4, 6)}, "need an even side, got 7"),
         ({"heads": (1, 3, 4)}, "attention of 8 features cannot have 3 heads"),
-        ({"whole": (6,)}, r"whole \(6,\) must be blocks, 1 to 5"),
+        ({"whole": (6,)}, r"whole \(6,\) must be blocks, 1 to 5, or 0 alone for none"),
+        ({"whole": (0, 4)}, r"whole \(0, 4\) must be blocks, 1 to 5, or 0 alone for none"),
     ],
 )
 def test_fields_that_do_not_fit_are_named(fields, message):

@@ -1,6 +1,7 @@
 """Mix Transformers and SegFormer beside transformers and segmentation_models.pytorch."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ from helpers.variables import count_parameters, variable_shapes
 
 from jaxseg import models, pretrained
 from jaxseg.models import encoders
-from jaxseg.pretrained import mit
+from jaxseg.pretrained import catalogue, mit
 
 SIZES = {
     "b0": ((32, 64, 160, 256), (2, 2, 2, 2), 256),
@@ -200,6 +201,33 @@ def test_pvt_v2_has_the_features_and_gradients_of_timm():
     assert set(found) == set(expected)
     for path, g in expected.items():
         assert np.abs(found[path] - g).max() <= 1e-3 * np.abs(g).max() + 1e-5 * largest, path
+
+
+def as_authors(state):
+    """timm's names of PVTv2 -> those of the authors' files, which count the parts of stages from 1."""
+    theirs = {}
+    for name, x in state.items():
+        name = name.replace("mlp.dwconv", "mlp.dwconv.dwconv").replace("patch_embed", "patch_embed1")
+        name = re.sub(r"stages\.(\d)\.(downsample|blocks|norm)", lambda found: of_stage(*found.groups()), name)
+        theirs[name] = x
+    return theirs
+
+
+def of_stage(stage, part):
+    return {"downsample": "patch_embed", "blocks": "block", "norm": "norm"}[part] + str(int(stage) + 1)
+
+
+def test_files_of_the_authors_of_pvt_v2_are_known():
+    form = {"depths": (1, 2), "mlp_ratios": (8, 4)}
+    module = pvt_v2(**form, embed_dims=(8, 16), num_heads=(1, 2), sr_ratios=(4, 2), num_classes=2)
+    draw(module)
+    encoder = encoders.build("pvt_v2_b0", **form, widths=(8, 16), heads=(1, 2), reductions=(4, 2))
+    state, variables = state_of(module), variable_shapes(encoder, (1, 64, 64, 3))
+    lists = [known.rules() for known in catalogue.encoder_formats("pvt_v2_b0")]
+    theirs = as_authors(state)
+    assert {"block2.1.mlp.dwconv.dwconv.bias", "patch_embed2.norm.weight", "norm1.bias", "head.bias"} <= set(theirs)
+    found, expected = (pretrained.merge(variables, pretrained.rename(each, lists)) for each in (theirs, state))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 PVT_V2 = (3_666_760, 14_009_000, 25_362_856, 45_238_696, 62_556_072, 81_956_008)

@@ -194,7 +194,7 @@ def test_gradients_reach_every_parameter(name, key):
         path = "/".join(p.key for p in path)
         assert np.isfinite(g).all(), path
         # The softmax over keys does not change when every key moves by the same vector.
-        assert np.abs(g).max() > 0 or path.endswith("/key/bias"), path
+        assert np.abs(g).max() > 0 or path.endswith("/attention/key/bias"), path
 
 
 def test_one_pixel_of_two_images_trains():
@@ -342,6 +342,13 @@ def test_every_encoder_is_tested():
         ("unet", {"widths": "64"}, "widths must be a tuple of one or more whole numbers of at least 1, got '64'"),
         ("unet", {"widths": [4, 0]}, "widths must be a tuple of one or more whole numbers of at least 1, got .4, 0."),
         ("unet", {"widths": []}, "widths must be a tuple of one or more whole numbers of at least 1, got .."),
+        ("nnunet", {"factors": [[1, 1], [0, 2]]}, "tuples of 2 whole numbers of at least 1 or None, got .*0, 2"),
+        ("transunet", {"grid": [0, 3]}, "transunet.grid must be a tuple of 2 whole numbers of at least 1, got .0, 3."),
+        (
+            "fpn",
+            {"encoder": "sam2_hiera_tiny", "encoder_args": {"grid": [3, 0]}},
+            "sam2_hiera_tiny.grid must be a tuple of 2 whole numbers of at least 1, got .3, 0.",
+        ),
         ("unet", {"convs": 1.5}, "convs must be a whole number of at least 1, got 1.5"),
         ("unet", {"convs": True}, "convs must be a whole number"),
         ("unet", {"dropout": "a"}, "dropout must be a number"),
@@ -392,9 +399,14 @@ def test_the_needs_of_a_network_hold_for_every_encoder_that_has_the_field(name):
         assert named == other
 
 
+@pytest.mark.parametrize("name", WITH_DEFAULT)
+def test_a_network_leaves_to_the_name_of_an_encoder_what_the_name_fixes(name):
+    """Else the depths and widths of its default would be those of every encoder that is named in its place."""
+    fixed = {field for file, cls, fields in encoders.CLASSES.values() for field in fields}
+    assert not fixed & set(dict(models.build(name, num_classes=3).encoder.fields))
+
+
 CHANGED = {
-    "depths": (1, 1, 1),
-    "widths": (8, 8, 16, 16),
     "output_stride": 32,
     "multi_grid": (1, 1),
     "first_dilated": False,

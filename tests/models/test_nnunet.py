@@ -258,9 +258,10 @@ def test_an_axis_alone_is_enlarged():
     [
         ({"blocks": (1, 2)}, r"nnunet.blocks must have a value for each of the 3 stages of widths, got \(1, 2\)"),
         ({"factors": ((2, 2), (2, 2), (2, 2))}, r"nnunet.factors must start with \(1, 1\), .* got \(2, 2\)"),
+        ({"factors": ((1, 1), (0, 2), (2, 2))}, r"nnunet.factors must be .* of at least 1, got \(\(1, 1\), \(0, 2\)"),
         ({"kernels": ((3, 3), (2, 3), (3, 3))}, "nnunet.kernels must have odd sides"),
     ],
 )
 def test_fields_that_do_not_fit_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
-        shapes(models.build("nnunet", num_classes=2, widths=(4, 4, 4), **fields), (1, 8, 8, 3))
+        shapes(models.build("nnunet", num_classes=2, widths=(4, 4, 4)).clone(**fields), (1, 8, 8, 3))

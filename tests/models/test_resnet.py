@@ -202,6 +202,7 @@ def test_widths_and_depths_must_agree():
 
 # Parameters with the classifier of 1000 classes, as torchvision's and timm's documentation gives them.
 # They differ from the members of 18 and of 50 layers in the number of units of a stage alone.
+RESNETS = [n for n in encoders.names() if encoders.CLASSES[n][1] == "ResNet" and n != "resnet50_three_stages"]
 DEEP = [n for n in encoders.names() if re.search("34|101|152|200|26|seresnext|50d_", n)]
 PUBLISHED = {
     "resnet18": 11_689_512,
@@ -232,9 +233,12 @@ def test_units_are_those_published():
         "101": (3, 4, 23, 3),
         "152": (3, 8, 36, 3),
     }
-    for name in encoders.names():
-        if encoders.CLASSES[name][1] == "ResNet":
-            assert encoders.build(name).depths == units[re.search("[0-9]+", name)[0]], name
+    for name in RESNETS:
+        assert encoders.build(name).depths == units[re.search("[0-9]+", name)[0]], name
+    first, last = (3, 4), (6, 3)  # TransUNet's has the units of the last two stages in one, at the width of the third
+    hybrid, whole = encoders.build("resnet50_three_stages"), encoders.build("resnet50")
+    assert whole.depths == (*first, *last) and hybrid.depths == (*first, sum(last))
+    assert hybrid.widths == whole.widths[:-1] and hybrid.strides == (2, 4, 8, 16)
 
 
 @pytest.mark.parametrize("name", some_slow(PUBLISHED, DEEP))
@@ -243,7 +247,7 @@ def test_parameters_are_those_published(name):
     assert count + encoders.build(name).widths[-1] * 1000 + 1000 == PUBLISHED[name]
 
 
-@pytest.mark.parametrize("name", some_slow((n for n in encoders.names() if encoders.CLASSES[n][1] == "ResNet"), DEEP))
+@pytest.mark.parametrize("name", some_slow(RESNETS, DEEP))
 def test_every_entry_of_timms_files_has_its_place(name):
     torch, timm = oracles.torch(), oracles.timm()
     with torch.device("meta"):

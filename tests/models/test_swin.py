@@ -161,14 +161,21 @@ def as_authors(state, blocks):
     return moved | extra | {"layers.0.blocks.0.attn.relative_position_index": np.zeros((9, 9), np.int64)}
 
 
-def test_files_of_the_authors_are_known():
+@FORMS
+def test_files_of_the_authors_are_known(v2):
     timm = oracles.timm()
     sizes = {"embed_dim": WIDTHS[0], "depths": DEPTHS, "num_heads": HEADS, "window_size": 3}
-    module = timm.create_model("swin_tiny_patch4_window7_224", img_size=96, num_classes=2, **sizes)
-    state, encoder = parity.state_of(module), SwinTransformer(**FIELDS)
-    lists = [known.rules() for known in catalogue.encoder_formats("swin_tiny")]
+    name = "swinv2_tiny_window8_256" if v2 else "swin_tiny_patch4_window7_224"
+    module = timm.create_model(name, img_size=96, num_classes=2, **sizes)
+    state, encoder = parity.state_of(module), SwinTransformer(**FIELDS, v2=v2)
+    lists = [known.rules() for known in catalogue.encoder_formats("swinv2_tiny" if v2 else "swin_tiny")]
     variables = variable_shapes(encoder, (1, 64, 64, 3))
-    found = pretrained.merge(variables, pretrained.rename(as_authors(state, (0, 1)), lists))
+    theirs = as_authors(state, (0, 1))
+    if v2:  # their files hold the tables of distances, and no biases of the keys
+        theirs = {key: x for key, x in theirs.items() if not key.endswith("k_bias")}
+        theirs["layers.0.blocks.0.attn.relative_coords_table"] = np.zeros((1, 5, 5, 2), np.float32)
+    assert "layers.0.downsample.reduction.weight" in theirs and "head.weight" in theirs
+    found = pretrained.merge(variables, pretrained.rename(theirs, lists))
     expected = pretrained.merge(variables, pretrained.rename(state, lists))
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 

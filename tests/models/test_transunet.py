@@ -1,11 +1,13 @@
 """TransUNet against its published parameters, and written out in torch."""
 
 import pytest
+from helpers.marks import some_slow
 from helpers.papers import compare
-from helpers.tiny_models import tiny
+from helpers.tiny_models import ENCODERS, TINY, tiny
 from helpers.variables import count_parameters, shapes
 
 from jaxseg import models
+from jaxseg.models import encoders
 
 
 @pytest.mark.slow
@@ -54,6 +56,21 @@ def test_the_network_is_figure_1():
 
     # The table of positions has the size of the features, 2x3.
     compare(tiny("transunet"), network, size=(8, 12))
+
+
+FAMILIES = {encoders.family(name): name for name in encoders.names() if encoders.family(name) != "vit"}
+QUICK = [FAMILIES[name] for name in ("convnext", "mit", "resnet", "swin")]
+
+
+@pytest.mark.parametrize("name", some_slow(FAMILIES.values(), set(FAMILIES.values()) - set(QUICK)))
+def test_every_family_of_encoders_fits_with_the_default_widths(name):
+    """The encoder that is named is the one that is built, and the decoder reaches the size of the image."""
+    assert models.build("transunet", num_classes=2, encoder=name).encoder() == encoders.build(name)
+    fields = {key: value for key, value in TINY["transunet"].items() if key not in ("widths", "encoder_args")}
+    model = models.build("transunet", num_classes=2, **fields | {"encoder": name, "encoder_args": ENCODERS[name]})
+    _, logits, out = shapes(model, (1, 33, 47, 3))
+    levels = len(model.encoder().strides)
+    assert logits.shape == (1, 33, 47, 2) and {f"encoder/stage{i}" for i in range(levels)} <= set(out)
 
 
 def test_what_does_not_fit_is_refused():

@@ -119,9 +119,21 @@ def test_a_step_needs_less_memory_and_ends_in_the_same_state(name):
     assert memory[1] < 0.6 * memory[0]
 
 
+def test_a_transformer_between_encoder_and_decoder_is_split_by_its_blocks():
+    """Each block is computed again by itself; all at once they would need the memory of all."""
+    fields = TINY["transunet"] | {"depth": 6}
+    model, image = models.build("transunet", num_classes=3, **fields), jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    variables = variable_shapes(model, image.shape)
+    run = rematerialised(model.apply)
+    program = jax.make_jaxpr(lambda v, x: run(v, x, train=True, mutable=["batch_stats"])[0][0])(variables, image)
+    stages = [str(each) for each in program.jaxpr.eqns if each.primitive.name in ("checkpoint", "remat2")]
+    assert sum(" exp " in stage for stage in stages) == 6  # that of a softmax
+
+
 def test_what_is_a_stage():
     stages = [("encoder", "stem"), ("encoder", "stage1"), ("decoder", "stage0"), ("aspp",), ("head",)]
-    others = [(), ("encoder",), ("decoder",), ("encoder", "stage1", "block1"), ("aspp", "conv")]
+    stages += [("transformer", "stem"), ("transformer", "block1")]
+    others = [(), ("encoder",), ("decoder",), ("transformer",), ("encoder", "stage1", "block1"), ("aspp", "conv")]
     assert all(map(is_stage, stages)) and not any(map(is_stage, others))
 
 

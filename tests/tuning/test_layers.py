@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 from helpers.tiny_models import ENCODERS
 
 from jaxseg import models, optim
@@ -66,6 +67,23 @@ def test_mit():
     }
 
 
+def test_mscan():
+    net = encoders.build("mscan_tiny", widths=(4, 8), depths=(2, 1), mlp_ratios=(1, 1), strips=(3,))
+    assert numbers_by_block(shapes(net)) == {
+        "stage0/embed1": 1,
+        "stage0/embed_norm1": 1,
+        "stage0/embed2": 1,
+        "stage0/embed_norm2": 1,
+        "stage0/block1": 1,
+        "stage0/block2": 2,
+        "stage0/norm": 2,
+        "stage1/embed1": 3,
+        "stage1/embed_norm1": 3,
+        "stage1/block1": 3,
+        "stage1/norm": 3,
+    }
+
+
 def test_convnext():
     net = encoders.build("convnext_tiny", widths=(4, 8), depths=(2, 2))
     assert numbers_by_block(shapes(net)) == {
@@ -111,6 +129,33 @@ def test_every_family_has_layers_in_the_order_of_its_levels(name):
             stages.setdefault(int(child.removeprefix("stage")), set()).add(number)
     for stage in sorted(stages)[1:]:
         assert min(stages[stage]) == max(stages[stage - 1]) + 1
+    if name not in BRANCHED:
+        called = [number for number in map(numbers.get, parameters_in_order(net)) if number is not None]
+        assert called == sorted(called) and set(called) == set(numbers.values())
+
+
+# The branches of HRNet are computed one after the other, and counted by module.
+BRANCHED = (FAMILIES["hrnet"],)
+
+
+def parameters_in_order(net):
+    """The paths of an encoder's parameters, as those of a network, in the order of the forward pass."""
+    read = []
+
+    def see(call, args, kwargs, context):
+        y = call(*args, **kwargs)
+        if context.method_name == "__call__":
+            inside = context.module.variables.get("params", {})
+            read.extend(
+                "/".join(("encoder", *context.module.path, leaf))
+                for leaf, x in inside.items()
+                if not isinstance(x, dict)
+            )
+        return y
+
+    with nn.intercept_methods(see):
+        shapes(net)
+    return read
 
 
 def test_hrnet_counts_its_modules():

@@ -229,8 +229,8 @@ class Hiera(nn.Module):
         for name in ("depths", "heads", "windows"):
             if len(getattr(self, name)) != len(self.widths):
                 raise ValueError(f"Hiera: {name} {getattr(self, name)} must be as many as widths {self.widths}.")
-        if max(self.whole, default=0) > sum(self.depths):
-            raise ValueError(f"Hiera: whole {self.whole} must be blocks, 1 to {sum(self.depths)}.")
+        if self.whole != (0,) and (min(self.whole, default=1) < 1 or max(self.whole, default=1) > sum(self.depths)):
+            raise ValueError(f"Hiera: whole {self.whole} must be blocks, 1 to {sum(self.depths)}, or 0 alone for none.")
         x, (h, w) = pad_to_multiple(x, self.strides[-1])
         x = HieraStem(self.widths[0], self.grid, self.windows[0], self.common.dtype, name="stem")(x)
         pyramid, block = [], 0

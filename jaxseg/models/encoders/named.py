@@ -187,6 +187,8 @@ CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "resnet34": ("resnet", "ResNet", _BASIC),
     "resnet34d": ("resnet", "ResNet", _BASIC | _D),
     "resnet50": ("resnet", "ResNet", {}),
+    # Of hybrids (Dosovitskiy 2021, "An Image is Worth 16x16 Words", section 4.1): stage 3 has the units of stage 4 too.
+    "resnet50_three_stages": ("resnet", "ResNet", {"depths": (3, 4, 9), "widths": (64, 256, 512, 1024)}),
     "resnet50d": ("resnet", "ResNet", _D),
     "resnext101_32x4d": ("resnet", "ResNet", {"depths": (3, 4, 23, 3), "groups": 32, "ratio": 2}),
     "resnext101_64x4d": ("resnet", "ResNet", {"depths": (3, 4, 23, 3), "groups": 64, "ratio": 1}),
