@@ -255,7 +255,9 @@ def require_annealing_within_steps(config: ConfigDict, origin: str = "") -> None
     if isinstance(end, int) and end > config.steps:
         raise ConfigError(
             f"model.args.anneal_end is {end}, which must not be above steps={config.steps}{origin}: the network would "
-            "be trained with masks and scored without; nine tenths of the steps is usual, and 0 keeps the masks."
+            f"be trained with masks and scored without. Give --config.model.args.anneal_start={config.steps // 5} "
+            f"--config.model.args.anneal_end={config.steps * 9 // 10}, a fifth and nine tenths of the steps, as is "
+            "usual, or an anneal_end of 0, which keeps the masks."
         )
 
 
