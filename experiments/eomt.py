@@ -5,14 +5,14 @@
     python -m jaxseg.train --config experiments/eomt.py:folder --config.data.dir=MY_FOLDER \
         --config.model.encoder_weights=dinov2
 
-Mask annealing takes the steps from a fifth to all but a tenth of the run; give `model.args.anneal_start` and
-`anneal_end` with other `steps`.
+Mask annealing takes the steps from a fifth to all but a tenth of the run, of other `steps` or `epochs` too; with
+`model.args.anneal_start` or `anneal_end` given, that one stays.
 
 Shapes validation mIoU: .102 (after only `--config.steps=120`, annealing from 24 to 108, from random weights; one seed),
 which is the background alone: too few steps to say how well it learns.
 """
 
-from jaxseg.config import ConfigDict, update
+from jaxseg.config import ConfigDict
 from jaxseg.config.recipes import recipe
 
 
@@ -37,6 +37,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         optimizer__layer_decay=0.8,
         optimizer__weight_decay=0.05,
     )
-    annealing = {"anneal_start": config.steps // 5, "anneal_end": config.steps * 9 // 10}
-    update(config, model__args={**config.model.args, **annealing})
+    steps, args = config.get_ref("steps"), config.model.args  # references: both follow --config.steps
+    with args.unlocked():
+        args.anneal_start, args.anneal_end = steps // 5, steps * 9 // 10
     return config

@@ -86,6 +86,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     if config.data.source == "folder":
         update(config, data__size=(518, 518))
     if way == "eomt":
-        annealing = {"anneal_start": config.steps // 5, "anneal_end": config.steps * 9 // 10}
-        update(config, model__args={**config.model.args, **annealing})
+        steps, args = config.get_ref("steps"), config.model.args  # references: both follow --config.steps
+        with args.unlocked():
+            args.anneal_start, args.anneal_end = steps // 5, steps * 9 // 10
     return config

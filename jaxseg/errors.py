@@ -120,12 +120,14 @@ def about_the_machine(error: BaseException) -> str | None:
 
 
 def nearest(word: object, known: Iterable[str], *, listing: bool = True) -> str:
-    """Returns " Did you mean X?" for the known word closest to `word`.
+    """Returns " Did you mean X?" for the known word closest to `word`, or with which it begins, as names of timm do.
 
     Where none is close, returns the list of the known words if `listing` is set and there are at most 60, else "".
     """
     known = sorted(known)
-    match = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5)
+    name = str(word).rpartition("/")[2]  # swin_tiny_patch4_window7_224 begins with swin_tiny
+    beginnings = [each for each in known if each and name.startswith(tuple(f"{each}{mark}" for mark in "_.-"))]
+    match = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5) or sorted(beginnings, key=len)[-1:]
     if match:
         return f" Did you mean {match[0]!r}?"
     return f" Known: {', '.join(known) or 'none'}." if listing and len(known) <= 60 else ""

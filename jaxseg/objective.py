@@ -112,7 +112,10 @@ def _weights(weights: float | Sequence[float], outputs: int) -> tuple[float, ...
         return (weights,) * outputs
     if len(weights) != outputs:
         has = f"{counted(outputs, 'auxiliary output')}"
+        fewer = f", such as {tuple(weights[:outputs])}" if outputs < len(weights) else ""
+        instead = f"give {counted(outputs, 'number')}{fewer}" if outputs else "give none, ()"
         raise ArgumentError(
-            f"aux_weight has {counted(len(weights), 'number')}, {tuple(weights)}, but the model has {has}."
+            f"aux_weight (the key loss.aux_weights) has {counted(len(weights), 'number')}, {tuple(weights)}, but the "
+            f"model has {has}: {instead}."
         )
     return tuple(weights)

@@ -95,7 +95,11 @@ def _quantise(options: argparse.Namespace, overrides: Sequence[str], program: st
     )
     has = done.quantisation
     print(f"{done.workdir}: {counted(done.kernels, 'kernel')} of {has.weights} bits, the other parameters in float32")
-    origin = "learned in training" if done.ranges == "learned" else f"calibrated with {counted(done.images, 'image')}"
+    origin = "learned in training"
+    if done.ranges != "learned":
+        seen = "in the crops and colours of training" if done.shown == "training" else "whole, as in evaluation"
+        origin = f"calibrated with {counted(done.images, 'image')} of {done.split}, {seen} "
+        origin += f"(--shown {done.shown} --ranges {done.rule})"
     print(f"activations: {f'{has.activations} bits, ranges {origin}' if has.activations else 'float32'}")
     print(f"checkpoint:  {done.bytes / 1e6:.2f} MB on disk; in float32 its numbers are {done.float_bytes / 1e6:.2f} MB")
     evaluate, predict = commands_of_use(done.workdir, program.removesuffix("quantise"))

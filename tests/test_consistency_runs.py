@@ -141,6 +141,10 @@ def test_keys_without_effect_are_noted(caplog):
             r"semi\.method compares the logits of all classes",
         ),
         ({"loss__terms": "cross_entropy + entropy", "semi__features": 0.5}, r"semi\.features adds views"),
+        (
+            {"model__name": "erfnet", "semi__features": 0.5},
+            "a child that model.name=erfnet does not have",
+        ),
     ],
 )
 def test_losses_that_a_teacher_has_no_answer_for(values, message):

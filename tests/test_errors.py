@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import jaxseg
-from jaxseg.errors import counted
+from jaxseg.errors import counted, nearest
+from jaxseg.models.encoders import ENCODERS
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,20 @@ from jaxseg.errors import counted
 )
 def test_a_number_and_its_word_agree(number: float, word: str, expected: str) -> None:
     assert counted(number, word) == expected
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("swin_tiny_patch4_window7_224", "swin_tiny"),  # less than half of it, which is the least for a likeness
+        ("timm/swinv2_base_window12to24_192to384.ms_in22k_ft_in1k", "swinv2_base"),
+        ("vit_base_patch14_dinov2.lvd142m", "vit_base_dinov2"),  # nearer than vit_base, with which it begins
+        ("vgg16_bn.tv_in1k_and_whatever_else_follows", "vgg16_bn"),  # longer than vgg16
+    ],
+)
+def test_a_name_of_timm_is_answered_with_that_of_the_encoder(word: str, expected: str) -> None:
+    assert nearest(word, ENCODERS) == f" Did you mean {expected!r}?"
+    assert nearest("swinish_thing_of_another_kind_altogether", ENCODERS) == ""
 
 
 def test_no_message_has_a_length_before_a_plural() -> None:

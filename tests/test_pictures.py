@@ -124,6 +124,28 @@ def test_error_map_is_black_where_wrong_and_grey_where_ignored():
     assert all(len(set(color)) == 1 for color in got[0].tolist()), "a hue could be that of a class"
 
 
+def test_sets_are_drawn_and_judged_by_the_classes_that_are_known(tmp_path, monkeypatch):
+    """Of two classes, b is unknown in all pixels but two: one of b alone, and one of which nothing is known."""
+    truth = np.array([[0b1000, 0b1001, 0b1001, 0b0010, 255]], np.uint8)
+    prediction = np.array([[0b10, 0b11, 0b00, 0b01, 0b00]], np.uint8)
+    a, b = colors = ((200, 0, 0), (0, 0, 200))
+    want = [(0, 0, 0), a, a, b, pictures.IGNORE_COLOR]
+    np.testing.assert_array_equal(pictures.colorize(truth, colors, True), [want])
+    right, wrong = pictures.RIGHT_COLOR, pictures.WRONG_COLOR
+    errors = [right, right, wrong, wrong, pictures.IGNORE_COLOR]
+    np.testing.assert_array_equal(pictures.error_map(truth, prediction, 2), [errors])
+    drawn = []
+    monkeypatch.setattr(pictures.sheets, "_sheet", lambda *args: drawn.append(args))
+    image = np.zeros((1, 5, 3), np.uint8)
+    for known in (5, 4):  # with the pixel of which nothing is known, and without
+        cut = [[each[:, :known]] for each in (image, truth, prediction)]
+        pictures.prediction_sheet(*cut, colors, ["a", "b"], tmp_path / "p.png", multilabel=True)
+    for rows, _, captions, legend, *_ in drawn:
+        np.testing.assert_array_equal(rows[0][1], [want[: rows[0][0].shape[1]]])
+        assert captions == [["", "", "", "50.0 % right"]]
+        assert [name for name, _ in legend] == ["a", "b", *(["ignored"] if rows[0][0].shape[1] == 5 else [])]
+
+
 def test_the_error_map_has_a_legend_of_its_own(tmp_path, monkeypatch):
     figures = []
     monkeypatch.setattr(sheets, "save_figure", lambda figure, path: figures.append(figure))

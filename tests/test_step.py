@@ -155,7 +155,9 @@ def test_auxiliary_losses_are_weighed_one_by_one(batch, weights, expected):
 def test_a_wrong_number_of_auxiliary_weights_is_refused(batch):
     loss, state = make_loss(num_classes=K), init_state(Tiny(), optax.sgd(0.1), jax.random.key(1), (6, 5, 3))
     step = make_train_step(Tiny(), optax.sgd(0.1), loss, prepare=to_float, aux_weight=(0.5, 0.25))
-    with pytest.raises(ValueError, match=r"has 2 numbers, \(0.5, 0.25\), but the model has 1 auxiliary output"):
+    with pytest.raises(
+        ValueError, match=r"\(0.5, 0.25\), but the model has 1 auxiliary output: give 1 number, such as \(0.5,\)"
+    ):
         jax.eval_shape(step, state, batch, jax.random.key(0))
 
 

@@ -31,7 +31,7 @@ def at_root(monkeypatch):
         ({"loss__class_weights": "median"}, "loss.class_weights must be"),
         (
             {"loss__aux_weights": (0.5, 0.25)},
-            "(0.5, 0.25), but the model has 0 auxiliary outputs",
+            "(0.5, 0.25), but the model has 0 auxiliary outputs: give none, ().",
         ),
         ({"loss__aux_weights": (-1.0,)}, "loss.aux_weights must be a tuple of numbers of at least 0"),
         ({"loss__class_weights": "effective_number:1"}, "the number after the colon is beta, in [0, 1)"),

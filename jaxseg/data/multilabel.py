@@ -136,6 +136,12 @@ class MultilabelSource:
     def _meaning(self, layout: Layout, names: Sequence[str], ignore: int, channels: int) -> DataInfo:
         file = read_classes_file(self.directory)
         of_folders = _class_folders(layout) if self._form == "folders" else ()
+        if self._form == "folders" and not of_folders:
+            raise DataError(
+                f"{self.directory} has no folder of masks inside masks/, of which data.multilabel=folders reads one "
+                "for each class, masks/CLASS/NAME.png; where the value of a mask is the one class of a pixel, leave "
+                "data.multilabel empty, and where it is a sum of bits, give data.multilabel=bits."
+            )
         classes = file.names if file is not None else tuple(names) or of_folders
         if not classes:
             raise DataError(

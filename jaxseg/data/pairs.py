@@ -186,10 +186,22 @@ def _by_name(folder: Path, former: bool, *, arrays: bool = False) -> tuple[dict[
 def _without_partner(folders: Folders, images: Mapping[str, Path], masks: Mapping[str, Path], advice: str) -> list[str]:
     """Returns a sentence for each image without a mask and each mask without an image.
 
-    Where one rule leads from the names of images to those of masks, one sentence stands for all of them.
+    Where one rule leads from the names of images to those of masks, one sentence stands for all of them, and so it does
+    where the masks lie in folders of classes.
     """
     no_mask, no_image = [n for n in images if n not in masks], [n for n in masks if n not in images]
     problems = []
+    lacking = set(no_mask)
+    of_classes = {n: rest for n in no_image if (rest := n.partition("/")[2]) in lacking}
+    if of_classes:
+        inside = set(of_classes.values())
+        classes = sorted({n.partition("/")[0] for n in of_classes})
+        problems.append(
+            f"{folders.masks} has the masks of {counted(len(inside), 'image')} in its folders "
+            f"{some(classes)}: if each is a class, of which a pixel may have several, give data.multilabel=folders."
+        )
+        no_mask = [n for n in no_mask if n not in inside]
+        no_image = [n for n in no_image if n not in of_classes]
     if renaming := find_renaming(no_mask, no_image):
         rule, found = renaming
         no_mask, mapped = [n for n in no_mask if n not in found], set(found.values())

@@ -60,6 +60,9 @@ class Quantised:
         images: how many images they were calibrated with.
         bytes: size of the checkpoint on disk.
         float_bytes: bytes of the network's numbers in float32.
+        shown: how the network saw these images, "evaluation" or "training".
+        rule: how the ranges followed from theirs: "average", "min-max" or "percentile".
+        split: the split of these images.
     """
 
     workdir: Path
@@ -69,6 +72,9 @@ class Quantised:
     images: int
     bytes: int
     float_bytes: int
+    shown: Shown = "evaluation"
+    rule: Ranges = "average"
+    split: str = "train"
 
 
 def quantise_run(
@@ -140,7 +146,7 @@ def quantise_run(
     _write(target, run, config, record, variables, wanted)
     numbers = sum(leaf.size for leaf in jax.tree.leaves(run.variables))
     size = sum(file.stat().st_size for file in (target / CHECKPOINTS).rglob("*") if file.is_file())
-    return Quantised(target, wanted, len(kernels), origin, used, size, 4 * numbers)
+    return Quantised(target, wanted, len(kernels), origin, used, size, 4 * numbers, shown, ranges, split)
 
 
 def check_quantisation(

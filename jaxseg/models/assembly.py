@@ -20,11 +20,14 @@ from jaxseg.nn.conv import he_normal
 from jaxseg.types import Initializer
 
 
-def make_encoder(encoder: EncoderFactory, common: Layers, *, pyramid: bool = True) -> Any:
+def make_encoder(
+    encoder: EncoderFactory, common: Layers, *, pyramid: bool = True, pyramid_name: str = "pyramid"
+) -> Any:
     """Returns the encoder as the child "encoder".
 
     A plain vision transformer, whose levels have one stride, gets a feature pyramid behind it, the child "pyramid"
-    (`feature_pyramid`), unless `pyramid` is False, for networks that read its own levels.
+    (`feature_pyramid`), unless `pyramid` is False, for networks that read its own levels. A network that has a child of
+    this name already gives another, `pyramid_name`.
 
     A family whose published weights belong to one activation (ResNet's ReLU, MobileNetV3's hard swish) keeps it,
     whatever the activation in `common`. A third-party factory gets those of common, norm, act and dtype that are
@@ -35,7 +38,7 @@ def make_encoder(encoder: EncoderFactory, common: Layers, *, pyramid: bool = Tru
     made: Any = encoder(**{name: value for name, value in offered.items() if name in parameters}, name="encoder")
     if not pyramid or not hasattr(made, "pyramid_width"):
         return made
-    return WithPyramid(made, FeaturePyramid(made.pyramid_width, made.patch, common.dtype, name="pyramid"))
+    return WithPyramid(made, FeaturePyramid(made.pyramid_width, made.patch, common.dtype, name=pyramid_name))
 
 
 def check_widths(owner: str, widths: Sequence[int], levels: int) -> None:

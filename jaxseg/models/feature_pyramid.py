@@ -2,8 +2,9 @@
 
 A plain vision transformer has one resolution. Its last features, at the stride p of the patches, are brought to p/4 and
 p/2 by transposed convolutions of kernel and stride 2, kept at p, and brought to 2p by max-pooling; each level ends in a
-1x1 and a 3x3 convolution. Networks that read a pyramid get it behind such an encoder, as the child "pyramid", which is
-no part of the encoder: published weights have no place for it, and it trains where the encoder is frozen.
+1x1 and a 3x3 convolution. Networks that read a pyramid get it behind such an encoder, as the child "pyramid" ("levels"
+of `PSPNet`, whose pooling has the other name), which is no part of the encoder: published weights have no place for it,
+and it trains where the encoder is frozen.
 """
 
 import dataclasses

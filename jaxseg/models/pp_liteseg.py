@@ -97,7 +97,7 @@ class PPLiteSeg(nn.Module):
                 f"PPLiteSeg: widths {self.widths} must have a number for each level that is read, of an encoder of "
                 f"{counted(len(pyramid), 'level')} from one to all."
             )
-        pool = SummedPyramidPooling(self.context_width, self.bins, common=common, name="pyramid")
+        pool = SummedPyramidPooling(self.context_width, self.bins, common=common, name="pool")
         x, fused = pool(pyramid[-1], train=train), []
         for i in reversed(range(len(self.widths))):
             level = pyramid[i - len(self.widths)]

@@ -52,7 +52,7 @@ class PSPNet(nn.Module):
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
-        encoder = make_encoder(self.encoder, self.common)
+        encoder = make_encoder(self.encoder, self.common, pyramid_name="levels")  # "pyramid" is the pooling
         size = image.shape[1:3]
         pyramid = encoder(image, train=train)
         share = max(1, pyramid[-1].shape[-1] // len(self.bins))

@@ -129,8 +129,7 @@ class U2Net(nn.Module):
     heights: tuple[int, ...] = (7, 6, 5, 4)
     common: Layers = Layers()
 
-    @nn.compact
-    def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
+    def __post_init__(self) -> None:
         stages = len(self.widths)
         if len(self.mids) != stages or stages < 2:
             raise ValueError(
@@ -139,7 +138,11 @@ class U2Net(nn.Module):
             )
         if min(self.heights) < 2:
             raise ValueError(f"u2net.heights must be 2 or more, got {self.heights}.")
-        size = image.shape[1:3]
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
+        stages, size = len(self.widths), image.shape[1:3]
         pyramid = U2NetEncoder(self.widths, self.mids, self.heights, self.common, name="encoder")(image, train=train)
         widths = (self.widths[0], *self.widths[: stages - 2])
         mids = (self.finest_mid, *self.mids[1 : stages - 1])

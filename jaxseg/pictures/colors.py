@@ -51,7 +51,8 @@ def _scattered(count: int, others: np.ndarray) -> list[list[int]]:
 def colorize(label: np.ndarray, colors: Colors, multilabel: bool = False) -> np.ndarray:
     """Returns u8[h,w,3]: the colour of each class of label i[h,w], IGNORE_COLOR where it is IGNORE.
 
-    With `multilabel` the label holds sets (`jaxseg.sets`): the mean of the colours of their classes, black of none.
+    With `multilabel` the label holds sets (`jaxseg.sets`): the mean of the colours of their classes, black of none; of
+    a pixel that is unknown in some classes, those that it is known to have.
 
     Raises:
         ValueError: if the label holds a class that has no colour.
@@ -70,6 +71,13 @@ def colorize(label: np.ndarray, colors: Colors, multilabel: bool = False) -> np.
     return palette[label]
 
 
+def known_classes(label: np.ndarray, classes: int) -> np.ndarray:
+    """Returns i64[h,w] of sets (`jaxseg.sets`): bit c says whether the pixel is known to have class c, or not to."""
+    bits = np.asarray(label).astype(np.int64)
+    every = (1 << classes) - 1
+    return np.where(np.asarray(label) == ignore_in(np.asarray(label)), 0, ~(bits >> classes) & every)
+
+
 def _blended(label: np.ndarray, colors: Colors) -> np.ndarray:
     total, count = np.zeros((*label.shape, 3), np.float32), np.zeros((*label.shape, 1), np.float32)
     for c, color in enumerate(colors):
@@ -77,5 +85,5 @@ def _blended(label: np.ndarray, colors: Colors) -> np.ndarray:
         total += there * np.asarray(color, np.float32).reshape((1,) * label.ndim + (3,))
         count += there
     picture = np.round(total / np.maximum(count, 1)).astype(np.uint8)
-    picture[label == ignore_in(label)] = IGNORE_COLOR
+    picture[known_classes(label, len(colors)) == 0] = IGNORE_COLOR
     return picture

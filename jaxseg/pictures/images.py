@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxseg.files import write_atomically
-from jaxseg.pictures.colors import IGNORE_COLOR, RIGHT_COLOR, WRONG_COLOR, Colors, colorize
+from jaxseg.pictures.colors import IGNORE_COLOR, RIGHT_COLOR, WRONG_COLOR, Colors, colorize, known_classes
 from jaxseg.types import ignore_in, ignore_label
 
 if TYPE_CHECKING:
@@ -63,18 +63,35 @@ def _overlay(image: np.ndarray, label: np.ndarray, colors: Colors, alpha: float,
     grey = rgb @ np.array([[0.299], [0.587], [0.114]], np.float32)  # luma, ITU-R BT.601
     palette = colorize(label, colors, multilabel)
     blended = np.round((1.0 - alpha) * grey + alpha * palette)
-    ignored = ignore_in(label) if multilabel else ignore_label(len(colors))
-    clear = (label == ignored) | (palette.max(axis=2) <= DARK)
+    ignored = known_classes(label, len(colors)) == 0 if multilabel else label == ignore_label(len(colors))
+    clear = ignored | (palette.max(axis=2) <= DARK)
     return np.where(clear[:, :, None], rgb, blended).astype(np.uint8)
 
 
-def error_map(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Returns u8[h,w,3]: white where the prediction is right, black where it is wrong, grey where nothing counts."""
+def judged(truth: np.ndarray, prediction: np.ndarray, sets_of: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Returns bool[h,w] whether the prediction is right, and whether anything of the truth is known.
+
+    Args:
+        truth: i[h,w].
+        prediction: i[h,w].
+        sets_of: the number of classes of which both hold sets (`jaxseg.sets`): a set is right if each class that is
+            known at the pixel is; 0: both hold the one class of each pixel.
+    """
     truth, prediction = np.asarray(truth), np.asarray(prediction)
-    picture = np.where(
-        (truth == prediction)[:, :, None], np.array(RIGHT_COLOR, np.uint8), np.array(WRONG_COLOR, np.uint8)
-    )
-    picture[truth == ignore_in(truth)] = IGNORE_COLOR
+    if not sets_of:
+        return truth == prediction, truth != ignore_in(truth)
+    known = known_classes(truth, sets_of)
+    return (truth.astype(np.int64) ^ prediction.astype(np.int64)) & known == 0, known != 0
+
+
+def error_map(truth: np.ndarray, prediction: np.ndarray, sets_of: int = 0) -> np.ndarray:
+    """Returns u8[h,w,3]: white where the prediction is right, black where it is wrong, grey where nothing counts.
+
+    The arguments are those of `judged`.
+    """
+    right, known = judged(truth, prediction, sets_of)
+    picture = np.where(right[:, :, None], np.array(RIGHT_COLOR, np.uint8), np.array(WRONG_COLOR, np.uint8))
+    picture[~known] = IGNORE_COLOR
     return picture
 
 

@@ -8,9 +8,7 @@ import numpy as np
 
 from jaxseg.pictures.colors import IGNORE_COLOR, RIGHT_COLOR, WRONG_COLOR, Colors, colorize
 from jaxseg.pictures.figure import DPI, plain_text, save_figure, shorten
-from jaxseg.pictures.images import error_map, overlay, to_rgb
-from jaxseg.sets import whole_sets
-from jaxseg.types import ignore_in, ignore_label
+from jaxseg.pictures.images import error_map, judged, overlay, to_rgb
 
 _CELL = 2.3  # inches, width of one picture of a sheet
 _LEGEND_LIMIT = 24  # with more classes than this, a legend names only those that occur
@@ -35,7 +33,7 @@ def prediction_sheet(
         classes: names, one per class.
         path: the PNG file.
         multilabel: whether truths and predictions hold sets of classes, whose colours are averaged; a pixel is right
-            where the whole set is.
+            where every class is that is known there.
 
     Raises:
         ValueError: if the numbers of pictures differ or are 0, or a prediction differs in size from its truth.
@@ -46,20 +44,19 @@ def prediction_sheet(
             f"{len(truths)} and {len(predictions)}."
         )
     rows, captions = [], []
-    truths = [whole_sets(truth, len(colors)) for truth in truths] if multilabel else truths
-    ignored = ignore_in(np.asarray(truths[0])) if multilabel else ignore_label(len(colors))
+    sets_of, ignored = len(colors) if multilabel else 0, False
     for image, truth, prediction in zip(images, truths, predictions):
         if np.shape(truth) != np.shape(prediction):
             raise ValueError(f"The truth is {np.shape(truth)}, but the prediction is {np.shape(prediction)}.")
         rgb = to_rgb(image)
         drawn = [colorize(each, colors, multilabel) for each in (truth, prediction)]
-        rows.append([rgb, *drawn, error_map(truth, prediction)])
-        valid = np.asarray(truth) != ignored
-        right = np.sum((np.asarray(truth) == np.asarray(prediction)) & valid) / max(np.sum(valid), 1)
-        captions.append(["", "", "", f"{100 * right:.1f} % right" if valid.any() else "all ignored"])
+        rows.append([rgb, *drawn, error_map(truth, prediction, sets_of)])
+        right, valid = judged(truth, prediction, sets_of)
+        share, ignored = np.sum(right & valid) / max(np.sum(valid), 1), ignored or not valid.all()
+        captions.append(["", "", "", f"{100 * share:.1f} % right" if valid.any() else "all ignored"])
     titles = ["image", "truth", "prediction", "error"]
     legend = _legend(classes, colors, [*truths, *predictions], multilabel)
-    if any(np.any(np.asarray(truth) == ignored) for truth in truths):
+    if ignored:
         legend.append(("ignored", IGNORE_COLOR))
     _sheet(rows, titles, captions, legend, path, [("right", RIGHT_COLOR), ("wrong", WRONG_COLOR)])
 

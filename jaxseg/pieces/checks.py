@@ -41,7 +41,7 @@ def note_untrained(config: ConfigDict, loss: Loss) -> None:
 
 
 def check_semi(config: ConfigDict, loss: Loss) -> None:
-    """Raises ConfigError if the network has no logits of all classes that a teacher could answer with."""
+    """Raises ConfigError if the network lacks what `semi.method` compares, or the features that it drops."""
     if config.semi.method and loss.class_samples is not None:
         raise ConfigError(
             "semi.method compares the logits of all classes, but sampled_cross_entropy with sampling='uniform' in "
@@ -51,6 +51,11 @@ def check_semi(config: ConfigDict, loss: Loss) -> None:
         raise ConfigError(
             f"semi.method teaches classes, but a term of loss.terms={config.loss.terms!r} compares images, of which "
             "those without labels have a loss already; leave one of the two out."
+        )
+    if config.semi.method and config.semi.features and config.model.name in models.WITHOUT_ENCODER:
+        raise ConfigError(
+            f"semi.features drops features of the encoder, a child that model.name={config.model.name} does not have; "
+            "leave it 0, or give a network with an encoder."
         )
     if config.semi.method and config.semi.features and loss.learns_unlabelled:
         raise ConfigError(
@@ -250,7 +255,9 @@ def require_annealing_within_steps(config: ConfigDict, origin: str = "") -> None
     if isinstance(end, int) and end > config.steps:
         raise ConfigError(
             f"model.args.anneal_end is {end}, which must not be above steps={config.steps}{origin}: the network would "
-            "be trained with masks and scored without; nine tenths of the steps is usual, and 0 keeps the masks."
+            f"be trained with masks and scored without. Give --config.model.args.anneal_start={config.steps // 5} "
+            f"--config.model.args.anneal_end={config.steps * 9 // 10}, a fifth and nine tenths of the steps, as is "
+            "usual, or an anneal_end of 0, which keeps the masks."
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.tiny_run import make_run, tiny_config
+from helpers.tiny_training import ROOT
 
 from jaxseg import optim
 from jaxseg.config import ConfigDict, command, default_config, from_dict, to_dict, update, validate
@@ -84,10 +85,27 @@ def test_the_length_that_is_set_later_counts() -> None:
     assert (other.steps, other.epochs) == (7, 0.0)
 
 
+@pytest.mark.parametrize("spec", ["eomt.py", "vit_finetune.py:eomt"])
+def test_the_annealing_of_an_experiment_follows_its_steps(spec: str) -> None:
+    """Steps of the command line, and those of epochs; a number that is given stays."""
+    spec = str(ROOT / "experiments" / spec)
+    config = command.load_experiment(spec)
+    command.parse_overrides(config, ["--config.steps=20"])
+    assert (config.model.args.anneal_start, config.model.args.anneal_end) == (4, 18)
+    command.parse_overrides(config, ["--config.model.args.anneal_end=15", "--config.steps=30"])
+    assert (config.model.args.anneal_start, config.model.args.anneal_end, config.steps) == (6, 15, 30)
+    config = command.load_experiment(spec)
+    command.parse_overrides(config, ["--config.epochs=2", "--config.schedule.warmup=0"])
+    resolved = with_steps_of_epochs(config, 10 * config.batch_size)
+    assert (resolved.steps, resolved.model.args.anneal_end) == (20, 18)
+
+
 def test_masks_are_annealed_within_the_steps() -> None:
     args = {"anneal_start": 2, "anneal_end": 11}
     config = configured(model__name="eomt", model__args=args, loss__terms="mask_classification", steps=10)
-    with pytest.raises(ConfigError, match=r"^model.args.anneal_end is 11, which must not be above steps=10: the"):
+    with pytest.raises(
+        ConfigError, match=r"^model.args.anneal_end is 11, which .* above steps=10: the .*anneal_end=9, a"
+    ):
         check(config)
     update(config, epochs=1, batch_size=8)
     with pytest.raises(ConfigError, match=r"anneal_end is 11, .* steps=10 \(1 epoch of 80 images"):

@@ -11,6 +11,7 @@ from jaxseg.data import augment, notes
 from jaxseg.data.check import describe
 from jaxseg.data.check import main as check
 from jaxseg.data.evaluation import make_eval_loader
+from jaxseg.data.folder import FolderSource
 from jaxseg.data.images import read_image
 from jaxseg.data.multilabel import MultilabelSource
 from jaxseg.data.pipeline import make_train_loader
@@ -162,6 +163,18 @@ def test_what_is_wrong_is_said(tmp_path, form, spoil, keys, message):
     with pytest.raises(DataError, match=message):
         for split in ("train", "val"):
             opened(root, form, split, **keys)[0]
+
+
+def test_the_other_form_of_masks_is_named(tmp_path):
+    """Folders of classes read as plain masks, and the reverse, with and without names of classes."""
+    root = write(tmp_path / "of_classes", "folders")
+    told = r"masks of 2 images in its folders border, cell, dead: .* give data\.multilabel=folders\.$"
+    with pytest.raises(DataError, match=told):
+        FolderSource(root, "train")
+    plain = write(tmp_path / "plain", "bits")
+    for names in ((), NAMES):
+        with pytest.raises(DataError, match=r"plain has no folder of masks .* leave data\.multilabel empty"):
+            opened(plain, "folders", classes=names)
 
 
 def test_shapes_have_the_hidden_parts_too():

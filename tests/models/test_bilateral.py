@@ -110,8 +110,8 @@ def test_pp_liteseg_is_figures_2_to_4(attention):
 
     def network(t, image):
         levels = stdc_features(t, image, (1, 1, 1))
-        means = [cna(t, t.f.adaptive_avg_pool2d(levels[-1], side), f"pyramid/bin{side}") for side in (1, 2)]
-        x = cna(t, sum(resized(t, mean, levels[-1]) for mean in means), "pyramid/out")
+        means = [cna(t, t.f.adaptive_avg_pool2d(levels[-1], side), f"pool/bin{side}") for side in (1, 2)]
+        x = cna(t, sum(resized(t, mean, levels[-1]) for mean in means), "pool/out")
         for i in (2, 1, 0):
             x = fusion(t, levels[i + 2], x, f"fuse{i}")
         return [resized(t, t.conv(cna(t, x, "hidden"), "head"), image)]

@@ -55,6 +55,7 @@ def test_logits_have_the_image_size_and_bfloat16_computes_in_bfloat16(name):
     variables_of_training, *trained = shapes(half, IMAGE, train=True)
     assert variables == variables_of_training
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float32")}
+    assert ("encoder" in variables["params"]) == (name not in models.WITHOUT_ENCODER)
     evaluated = applied_shapes(half, variables, pixel)
     for image, (logits, out) in ((IMAGE, trained), (pixel, evaluated)):
         check_outputs(image, 5, logits, out)

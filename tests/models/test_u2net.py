@@ -79,4 +79,4 @@ def test_every_decoder_stage_and_the_bottom_have_a_score_in_training():
 )
 def test_fields_that_do_not_fit_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
-        shapes(models.build("u2net", num_classes=2, **{"widths": (4,) * 3, "mids": (4,) * 3} | fields), (1, 8, 8, 3))
+        models.build("u2net", num_classes=2, **{"widths": (4,) * 3, "mids": (4,) * 3} | fields)

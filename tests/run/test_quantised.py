@@ -113,6 +113,15 @@ def test_ranges_of_images_as_training_shows_them(base):
     assert any(np.abs(a - b).max() > 0.01 for a, b in zip(by_path(found).values(), by_path(whole).values()))
 
 
+def test_what_the_ranges_follow_from_is_said_and_stored(base, tmp_path, capsys):
+    command = ["--workdir", str(base.workdir), "--out", str(tmp_path / "out"), "--activations", "--calibrate", "2"]
+    assert quantise.main([*command, "--shown", "training", "--ranges", "min-max"]) == 0
+    said = "calibrated with 2 images of train, in the crops and colours of training (--shown training --ranges min-max)"
+    assert f"activations: 8 bits, ranges {said}\n" in capsys.readouterr().out
+    stored = json.loads((tmp_path / "out" / "quantised.json").read_text())["calibration"]
+    assert stored == {"images": 2, "split": "train", "ranges": "min-max", "shown": "training"}
+
+
 def config_of(**values):
     config = tiny_config(steps=4, batch_size=8, data__shapes_train=8, eval__every=2, checkpoint__every=2)
     update(config, log__every=1, log__images=0, log__tensorboard=False, ema__decay=0.9, eval__batch_size=8)
