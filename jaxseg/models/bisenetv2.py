@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from jaxseg.models.assembly import AuxiliaryHead, name_stages, to_logits
 from jaxseg.nn import Conv, ConvNormAct, Layers, avg_pool, global_avg_pool, max_pool, resize
-from jaxseg.nn.norm import several_values
+from jaxseg.nn.norm import uses_batch
 
 
 class DetailStage(nn.Module):
@@ -111,7 +111,7 @@ class ContextEmbedding(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         c, mean = x.shape[-1], global_avg_pool(x)
-        several = train and several_values(mean, None if self.is_initializing() else self.common.axis_name)
+        several = uses_batch(self, mean, self.common.axis_name, train=train)
         mean = self.common.normalise(mean, "norm", train=several)
         mean = ConvNormAct(c, 1, common=self.common, name="mean")(mean, train=several)
         init = {"dtype": self.common.dtype, "kernel_init": self.common.kernel_init}

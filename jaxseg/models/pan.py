@@ -18,7 +18,7 @@ from jaxseg.models import encoders
 from jaxseg.models.assembly import coarse_levels, make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.nn import Conv, Layers, global_avg_pool, max_pool, resize
-from jaxseg.nn.norm import several_values
+from jaxseg.nn.norm import uses_batch
 from jaxseg.nn.ops.sizes import is_known
 
 
@@ -36,7 +36,7 @@ class BiasedConv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         common = self.common
-        several = train and several_values(x, None if self.is_initializing() else common.axis_name)
+        several = uses_batch(self, x, common.axis_name, train=train)
         init = {"dtype": common.dtype, "kernel_init": common.kernel_init}
         x = Conv(self.features, self.kernel_size, **init, name="filter")(x)
         x = common.normalise(x, "norm", train=several)

@@ -20,7 +20,7 @@ from jaxseg.models import encoders
 from jaxseg.models.assembly import AuxiliaryHead, make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.nn import ConvNormAct, Layers, SummedPyramidPooling, global_avg_pool, max_along, resize
-from jaxseg.nn.norm import several_values
+from jaxseg.nn.norm import uses_batch
 
 Attention = Literal["spatial", "channel"]
 
@@ -55,7 +55,7 @@ class AttentionFusion(nn.Module):
             seen = [f(x) for x in (up, fine) for f in (global_avg_pool, _global_max)]
             inner, outer, side = max(1, d // 2), d, 1
         x = jnp.concatenate(seen, axis=-1)
-        several = train and several_values(x, None if self.is_initializing() else common.axis_name)
+        several = uses_batch(self, x, common.axis_name, train=train)
         x = ConvNormAct(inner, side, common=common, name="attention1")(x, train=several)
         x = ConvNormAct(outer, side, common=common.replace(act=None), name="attention2")(x, train=several)
         share = nn.sigmoid(x)
@@ -94,8 +94,8 @@ class PPLiteSeg(nn.Module):
         pyramid = make_encoder(self.encoder, common)(image, train=train)
         if not 1 <= len(self.widths) <= len(pyramid):
             raise ArgumentError(
-                f"PPLiteSeg: widths {self.widths} must have 1 to {len(pyramid)} numbers, one for each level that is "
-                f"read of the encoder, which has {counted(len(pyramid), 'level')}."
+                f"PPLiteSeg: widths {self.widths} must have a number for each level that is read, of an encoder of "
+                f"{counted(len(pyramid), 'level')} from one to all."
             )
         pool = SummedPyramidPooling(self.context_width, self.bins, common=common, name="pyramid")
         x, fused = pool(pyramid[-1], train=train), []

@@ -37,7 +37,7 @@ from jaxseg.nn.ops.pooling import (
 from jaxseg.nn.ops.resize import crop_to, pad_to_multiple, resize, resize_to_sizes, resize_windows, upsample
 from jaxseg.nn.pyramid import PyramidPooling, SummedPyramidPooling
 from jaxseg.nn.quantisation import Quantisation, WithQuantisedInputs
-from jaxseg.nn.refinement import AttentionRefinement, ContextPath, GatedFusion, MeanConv
+from jaxseg.nn.refinement import AttentionRefinement, ContextPath, GatedFusion
 from jaxseg.nn.remat import rematerialised
 from jaxseg.nn.residual import SHORTCUTS, BasicBlock, BottleneckBlock, PreActBlock, ResidualBlock
 from jaxseg.nn.strips import StripConv
@@ -76,7 +76,6 @@ __all__ = [
     "LayerCRF",
     "LayerNorm",
     "Layers",
-    "MeanConv",
     "MultiHeadAttention",
     "NormActConv",
     "NormSpec",

@@ -4,10 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxseg.nn.conv import ConvNormAct, check_image
+from jaxseg.nn.conv import ConvNormAct, check_image, mean_conv
 from jaxseg.nn.layers import BARE, Layers
-from jaxseg.nn.norm import several_values
-from jaxseg.nn.ops.pooling import global_avg_pool
 
 
 class ASPP(nn.Module):
@@ -43,9 +41,7 @@ class ASPP(nn.Module):
                 self.features, dilation=rate, separable=self.separable, common=self.common, name=f"atrous{i}"
             )
             branches.append(conv(x, train=train))
-        mean = global_avg_pool(x)
-        several = train and several_values(mean, None if self.is_initializing() else self.common.axis_name)
-        mean = ConvNormAct(self.features, 1, common=self.common, name="pool")(mean, train=several)
+        mean = mean_conv(self, x, self.features, self.common, "pool", train=train)
         branches.append(jnp.broadcast_to(mean, branches[0].shape))
         y = jnp.concatenate(branches, axis=-1)
         return ConvNormAct(self.features, 1, common=self.common, name="project")(y, train=train)

@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from jaxseg.nn.conv import Conv, check_image
 from jaxseg.nn.layers import BARE, Layers
-from jaxseg.nn.norm import is_identity, several_values
+from jaxseg.nn.norm import is_identity, uses_batch
 from jaxseg.nn.ops.pooling import avg_pool, global_avg_pool
 from jaxseg.nn.ops.resize import resize
 
@@ -30,7 +30,7 @@ class NormActConv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         common = self.common
-        several = train and several_values(x, None if self.is_initializing() else common.axis_name)
+        several = uses_batch(self, x, common.axis_name, train=train)
         x = common.activate(common.normalise(x, "norm", train=several))
         return Conv(
             self.features,

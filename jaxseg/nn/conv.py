@@ -20,8 +20,9 @@ from jaxseg.errors import counted
 from jaxseg.nn.dense import parameter
 from jaxseg.nn.initializers import he_normal
 from jaxseg.nn.layers import BARE, Layers
-from jaxseg.nn.norm import is_identity
+from jaxseg.nn.norm import is_identity, uses_batch
 from jaxseg.nn.ops.conv import conv2d, conv2d_rectangular, conv_transpose2d
+from jaxseg.nn.ops.pooling import global_avg_pool
 from jaxseg.nn.ops.sizes import at_least_zero, is_known
 from jaxseg.types import Initializer, Key
 
@@ -214,6 +215,16 @@ class ConvNormAct(nn.Module):
         else:
             x = Conv(self.features, **space, groups=self.groups, use_bias=bias, **common, name="conv")(x)
         return self.common.activate(self.common.normalise(x, "norm", train=train))
+
+
+def mean_conv(block: nn.Module, x: jax.Array, features: int, common: Layers, name: str, *, train: bool) -> jax.Array:
+    """f[b,h,w,c] -> f[b,1,1,features]: a 1x1 `ConvNormAct` of the mean over the image, the child `name` of `block`.
+
+    Call it inside a compact `__call__`. With a single image in the batch, batch norm uses its running statistics.
+    """
+    mean = global_avg_pool(x)
+    several = uses_batch(block, mean, common.axis_name, train=train)
+    return ConvNormAct(features, 1, common=common, name=name)(mean, train=several)
 
 
 class ConvTranspose(nn.Module):

@@ -215,6 +215,14 @@ def several_values(x: jax.Array, axis_name: Any) -> bool:
     return math.prod(x.shape[:-1]) * parts > 1
 
 
+def uses_batch(block: nn.Module, x: jax.Array, axis_name: Any, *, train: bool) -> bool:
+    """Whether norms of f[b,...,c] in `block` take the statistics of the batch: in training, of several values.
+
+    While variables are made no axis is mapped, and `axis_name` is left out.
+    """
+    return train and several_values(x, None if block.is_initializing() else axis_name)
+
+
 def is_identity(norm: NormFactory | None) -> bool:
     """Whether `norm` normalises nothing, so that the convolution before it needs a bias."""
     if isinstance(norm, functools.partial):

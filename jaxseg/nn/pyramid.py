@@ -6,7 +6,7 @@ from flax import linen as nn
 
 from jaxseg.nn.conv import ConvNormAct, check_image
 from jaxseg.nn.layers import BARE, Layers
-from jaxseg.nn.norm import several_values
+from jaxseg.nn.norm import uses_batch
 from jaxseg.nn.ops.pooling import adaptive_avg_pool
 from jaxseg.nn.ops.resize import resize
 
@@ -78,6 +78,6 @@ def _grid(
 ) -> jax.Array:
     """f[b,h,w,c] -> f[b,h,w,features]: means over side x side windows after a 1x1 convolution of the block."""
     y = adaptive_avg_pool(x, (side, side))
-    several = train and several_values(y, None if block.is_initializing() else common.axis_name)
+    several = uses_batch(block, y, common.axis_name, train=train)
     y = ConvNormAct(block.features, 1, common=common, name=f"bin{side}")(y, train=several)
     return resize(y, x.shape[1:3], align_corners=align_corners)

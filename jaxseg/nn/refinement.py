@@ -8,29 +8,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxseg.nn.attention import SqueezeExcite
-from jaxseg.nn.conv import Conv, ConvNormAct, check_image
+from jaxseg.nn.conv import ConvNormAct, check_image, mean_conv
 from jaxseg.nn.layers import BARE, Layers
-from jaxseg.nn.norm import is_identity, several_values
-from jaxseg.nn.ops.pooling import global_avg_pool
 from jaxseg.nn.ops.resize import resize
-
-
-class MeanConv(nn.Module):
-    """f[b,h,w,c] -> f[b,1,1,features]: a 1x1 convolution with norm and activation of the mean over the image.
-
-    With a single image in the batch, batch norm uses its running statistics. Children: "conv", "norm".
-    """
-
-    features: int
-    common: Layers = BARE
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        common, mean = self.common, global_avg_pool(x)
-        several = train and several_values(mean, None if self.is_initializing() else common.axis_name)
-        layers = {"use_bias": is_identity(common.norm), "dtype": common.dtype, "kernel_init": common.kernel_init}
-        y = Conv(self.features, 1, **layers, name="conv")(mean)
-        return common.activate(common.normalise(y, "norm", train=several))
 
 
 class AttentionRefinement(nn.Module):
@@ -48,7 +28,7 @@ class AttentionRefinement(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         check_image(x, "AttentionRefinement")
         x = ConvNormAct(self.features, common=self.common, name="conv")(x, train=train)
-        gate = MeanConv(self.features, self.common.replace(act=None), name="gate")(x, train=train)
+        gate = mean_conv(self, x, self.features, self.common.replace(act=None), "gate", train=train)
         return x * nn.sigmoid(gate)
 
 
@@ -95,7 +75,7 @@ class ContextPath(nn.Module):
         self, middle: jax.Array, coarse: jax.Array, size: tuple[int, ...], *, train: bool = False
     ) -> tuple[jax.Array, jax.Array]:
         check_image(coarse, "ContextPath")
-        x, steps = MeanConv(self.features, self.common, name="mean")(coarse, train=train), []
+        x, steps = mean_conv(self, coarse, self.features, self.common, "mean", train=train), []
         for i, level, target in ((1, coarse, middle.shape[1:3]), (0, middle, size)):
             x = x + AttentionRefinement(self.features, common=self.common, name=f"attention{i}")(level, train=train)
             x = resize(x, target, self.method, align_corners=self.align_corners)
