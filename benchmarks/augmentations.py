@@ -3,7 +3,8 @@
     python benchmarks/augmentations.py --data DIR --out docs/images/augmentations.png [--seed 3]
 
 The first row is of the built-in shapes, the second of the folder DIR (images and masks, as `data.source=folder`). The
-settings are stronger than usual, and of eight draws the one is shown that changes most, so that it can be seen.
+settings are stronger than usual, and of eight draws the one is shown that changes most, so that it can be seen, of
+those that keep half of the pixels of objects, if there are some.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from PIL import Image
 from jaxseg import build
 from jaxseg.config import ConfigDict, default_config, update
 from jaxseg.data import augment, make_source, transforms
+from jaxseg.types import IGNORE
 
 SIDE = 96
 SETTINGS: dict[str, dict] = {
@@ -96,13 +98,20 @@ def drawn(config: ConfigDict, changes: dict, seed: int) -> np.ndarray:
     else:
         image, label, _ = jax.jit(jax.vmap(lambda keys: teach({**batch, "keys": keys}, {})))(keys)
         image, label = image[:, 0], label[:, 0]
-    most = int(jnp.argmax(jnp.mean(jnp.abs(image - parts.prepare(batch["image"][:1])), axis=(1, 2, 3))))
+    changed = jnp.mean(jnp.abs(image - parts.prepare(batch["image"][:1])), axis=(1, 2, 3))
+    left = _objects(label) >= 0.5 * _objects(batch["label"][:1])
+    most = int(jnp.argmax(jnp.where(left, changed, changed - jnp.max(changed))))
     picture = augment.unnormalize(image[most], config.data.mean, config.data.std)
     drawn_label = np.asarray(label[most])
     lower = drawn_label[1:, 1:]
     inner = (lower != drawn_label[:-1, 1:]) | (lower != drawn_label[1:, :-1])
     edge = np.pad(inner, ((1, 0), (1, 0)))
     return np.where(edge[:, :, None], 1.0, np.clip(np.asarray(picture), 0, 1))
+
+
+def _objects(label: jax.Array | np.ndarray) -> jax.Array:
+    """Returns i32[b], the pixels of i[b,h,w] that are neither background nor ignored."""
+    return jnp.sum((jnp.asarray(label) > 0) & (jnp.asarray(label) != IGNORE), axis=(1, 2))
 
 
 if __name__ == "__main__":
