@@ -161,7 +161,7 @@ def test_the_pods_of_kubernetes_start_the_training() -> None:
 
 
 def test_a_stopped_run_has_the_status_that_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "train", lambda *_: None)  # as after a signal
+    monkeypatch.setattr(train, "train", lambda *_, started: None)  # as after a signal
     assert train.main(arguments(tmp_path)) == 0
     assert train.main([*arguments(tmp_path), "--stopped-status", "75"]) == 75
 

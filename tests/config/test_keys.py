@@ -78,7 +78,7 @@ def test_compile_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     folders: list[str] = []
     monkeypatch.setattr(compiler, "keep_programs", folders.append)
     monkeypatch.setattr(train, "check", lambda config, before_training: None)
-    monkeypatch.setattr(train, "train", lambda *args: None)
+    monkeypatch.setattr(train, "train", lambda *args, started: None)
     assert train.main(["--config", "experiments/cnn.py", "--config.compile.cache=mine"]) == 0
     assert folders == ["mine"]
 
