@@ -48,6 +48,7 @@ def test_catalogue_names_what_is_there():
 
 def test_every_family_of_encoders_with_a_peer_has_a_format():
     without = {name for name in encoders.names() if not catalogue.encoder_formats(name)}
+    without -= {"resnet50_three_stages"}  # of TransUNet, whose weights are those of a whole network
     assert {encoders.family(name) for name in without} == {"mscan", "plain", "residual", "stdc"}
 
 
