@@ -52,12 +52,6 @@ def _ignored(classes: int) -> tuple[int, ...]:
     return tuple(value for value in (IGNORE, IGNORE_16, -1) if value == -1 or value >> classes)
 
 
-def whole_sets(labels: np.ndarray, classes: int) -> np.ndarray:
-    """u8|u16|u32[...] -> the same, where a pixel at which a class is unknown is unknown altogether."""
-    labels = np.asarray(labels)
-    return np.where(labels >> labels.dtype.type(classes) == 0, labels, labels.dtype.type(ignore_in(labels)))
-
-
 def pixel_counts(labels: np.ndarray, classes: int) -> np.ndarray:
     """Returns i64[k+2], the pixels of each class of a map u8|u16|u32[h,w] of sets, then of no class, and unknown in
     every class."""

@@ -4,7 +4,7 @@ Call these functions inside the compact `__call__` of a model: the modules that 
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -150,10 +150,28 @@ def auxiliary_logits(
         size: height and width of the image.
         width, dropout, align_corners: fields of the head; a width of None means no head.
     """
-    if width is None or len(pyramid) < 2 or not (train or model.is_initializing()):
+    on = {"aux": pyramid[-2]} if len(pyramid) > 1 else {}
+    return auxiliary_heads(model, on, size, width, dropout, align_corners, train=train)
+
+
+def auxiliary_heads(
+    model: Any,
+    on: Mapping[str, jax.Array],
+    size: tuple[int, ...],
+    width: int | None,
+    dropout: float = 0.0,
+    align_corners: bool = False,
+    *,
+    train: bool,
+) -> tuple[jax.Array, ...]:
+    """Returns the logits f32[b,*size,k] of an `AuxiliaryHead` on each of the features `on`, by the name of the child.
+
+    The tuple is empty in evaluation, and if `width` is None. The other arguments are those of `auxiliary_logits`.
+    """
+    if width is None or not (train or model.is_initializing()):
         return ()
-    head = AuxiliaryHead(model.num_classes, width, dropout, align_corners, common=model.common, name="aux")
-    return (head(pyramid[-2], size, train=train),)
+    fields = (model.num_classes, width, dropout, align_corners)
+    return tuple(AuxiliaryHead(*fields, common=model.common, name=name)(x, size, train=train) for name, x in on.items())
 
 
 def to_logits(

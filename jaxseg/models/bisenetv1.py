@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from jaxseg.errors import ArgumentError
 from jaxseg.models import encoders
-from jaxseg.models.assembly import AuxiliaryHead, make_encoder, name_stages, to_logits
+from jaxseg.models.assembly import auxiliary_heads, make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.nn import ContextPath, ConvNormAct, GatedFusion, Layers
 
@@ -71,9 +71,6 @@ class BiSeNetV1(nn.Module):
         fused = GatedFusion(self.width, common=common, name="fuse")(spatial, context, train=train)
         x = ConvNormAct(self.head_width, common=common, name="hidden")(fused, train=train)
         logits = to_logits(x, self.num_classes, size, dtype=common.dtype)
-        aux: list[jax.Array] = []
-        if self.aux_width is not None and (train or self.is_initializing()):
-            for i, y in enumerate((context, step)):
-                head = AuxiliaryHead(self.num_classes, self.aux_width, 0.0, common=common, name=f"aux{i}")
-                aux.append(head(y, size, train=train))
-        return logits, {"aux": tuple(aux), **name_stages(encoder=pyramid, decoder=(fused, step))}
+        on = {"aux0": context, "aux1": step}
+        aux = auxiliary_heads(self, on, size, self.aux_width, train=train)
+        return logits, {"aux": aux, **name_stages(encoder=pyramid, decoder=(fused, step))}

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxseg.models.assembly import AuxiliaryHead, name_stages, to_logits
+from jaxseg.models.assembly import auxiliary_heads, name_stages, to_logits
 from jaxseg.nn import Conv, ConvNormAct, Layers, avg_pool, global_avg_pool, max_pool, resize
 from jaxseg.nn.norm import uses_batch
 
@@ -187,9 +187,6 @@ class BiSeNetV2(nn.Module):
         joined = GuidedAggregation(common=common, name="aggregation")(detail, context, train=train)
         x = ConvNormAct(self.head_width, common=common, name="hidden")(joined, train=train)
         logits = to_logits(x, self.num_classes, size, dtype=common.dtype)
-        aux: list[jax.Array] = []
-        if self.aux_width is not None and (train or self.is_initializing()):
-            for i, y in enumerate(semantic):
-                head = AuxiliaryHead(self.num_classes, self.aux_width, 0.0, common=common, name=f"aux{i}")
-                aux.append(head(y, size, train=train))
-        return logits, {"aux": tuple(aux), **name_stages(encoder=(*semantic, context), decoder=(joined,))}
+        on = {f"aux{i}": y for i, y in enumerate(semantic)}
+        aux = auxiliary_heads(self, on, size, self.aux_width, train=train)
+        return logits, {"aux": aux, **name_stages(encoder=(*semantic, context), decoder=(joined,))}

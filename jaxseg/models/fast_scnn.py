@@ -12,7 +12,7 @@ import jax
 from flax import linen as nn
 
 from jaxseg.arguments import Share
-from jaxseg.models.assembly import AuxiliaryHead, name_stages, to_logits
+from jaxseg.models.assembly import auxiliary_heads, name_stages, to_logits
 from jaxseg.nn import ConvNormAct, Dropout, InvertedResidual, Layers, PyramidPooling, resize
 
 
@@ -131,13 +131,6 @@ class FastSCNN(nn.Module):
             x = Separable(self.width, common=common, name=f"refine{i}")(x, train=train)
         x = Dropout(self.dropout, axis_name=common.axis_name, spatial=True, name="dropout")(x, train=train)
         logits = to_logits(x, self.num_classes, size, dtype=common.dtype)
-        aux: tuple[jax.Array, ...] = ()
-        if self.aux_width is not None and (train or self.is_initializing()):
-            heads = (("aux_fine", fine), ("aux_coarse", coarse))
-            aux = tuple(
-                AuxiliaryHead(self.num_classes, self.aux_width, self.dropout, common=common, name=name)(
-                    y, size, train=train
-                )
-                for name, y in heads
-            )
+        on = {"aux_fine": fine, "aux_coarse": coarse}
+        aux = auxiliary_heads(self, on, size, self.aux_width, self.dropout, train=train)
         return logits, {"aux": aux, **name_stages(encoder=(fine, *context), decoder=(fused,))}

@@ -17,7 +17,7 @@ from flax import linen as nn
 
 from jaxseg.errors import ArgumentError, counted
 from jaxseg.models import encoders
-from jaxseg.models.assembly import AuxiliaryHead, make_encoder, name_stages, to_logits
+from jaxseg.models.assembly import auxiliary_heads, make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.nn import ConvNormAct, Layers, SummedPyramidPooling, global_avg_pool, max_along, resize
 from jaxseg.nn.norm import uses_batch
@@ -105,12 +105,9 @@ class PPLiteSeg(nn.Module):
             fused.insert(0, x)
         x = ConvNormAct(self.head_width, common=common, name="hidden")(x, train=train)
         logits = to_logits(x, self.num_classes, size, dtype=common.dtype)
-        aux: list[jax.Array] = []
-        if self.aux_width is not None and (train or self.is_initializing()):
-            for i, y in enumerate(fused[1:], start=1):
-                head = AuxiliaryHead(self.num_classes, self.aux_width, 0.0, common=common, name=f"aux{i}")
-                aux.append(head(y, size, train=train))
-        return logits, {"aux": tuple(aux), **name_stages(encoder=pyramid, decoder=fused)}
+        on = {f"aux{i}": y for i, y in enumerate(fused[1:], start=1)}
+        aux = auxiliary_heads(self, on, size, self.aux_width, train=train)
+        return logits, {"aux": aux, **name_stages(encoder=pyramid, decoder=fused)}
 
 
 def _mean(x: jax.Array, axis: int) -> jax.Array:

@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from jaxseg.errors import ArgumentError, counted
 from jaxseg.models import encoders
-from jaxseg.models.assembly import AuxiliaryHead, make_encoder, name_stages, to_logits
+from jaxseg.models.assembly import auxiliary_heads, make_encoder, name_stages, to_logits
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.nn import ContextPath, ConvNormAct, GatedFusion, Layers
 
@@ -64,10 +64,7 @@ class STDCSeg(nn.Module):
 
         logits = scores(fused, self.width, self.num_classes, "head")
         detail = scores(fine, self.detail_width, 1, "detail", final=False)
-        aux: list[jax.Array] = []
-        if self.aux_width is not None and (train or self.is_initializing()):
-            for i, x in enumerate((context, step)):
-                head = AuxiliaryHead(self.num_classes, self.aux_width, 0.0, common=common, name=f"aux{i}")
-                aux.append(head(x, size, train=train))
+        on = {"aux0": context, "aux1": step}
+        aux = auxiliary_heads(self, on, size, self.aux_width, train=train)
         stages = name_stages(encoder=pyramid, decoder=(fused, step))
-        return logits, {"aux": tuple(aux), "detail": (logits, detail), **stages}
+        return logits, {"aux": aux, "detail": (logits, detail), **stages}

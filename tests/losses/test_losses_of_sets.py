@@ -10,7 +10,7 @@ from helpers.oracles import torch
 from jaxseg import losses
 from jaxseg.errors import ArgumentError
 from jaxseg.losses.table import LOSSES
-from jaxseg.sets import is_known, members, pixel_counts, whole_sets
+from jaxseg.sets import is_known, members, pixel_counts
 from jaxseg.types import IGNORE, ignore_in, ignore_label, label_type
 
 K = 3
@@ -65,9 +65,6 @@ def test_single_classes_can_be_unknown(k):
     unknown[:2, 0] = True
     expected = np.where(unknown, IGNORE, there)
     np.testing.assert_array_equal(members(jnp.asarray(labels.astype(np.int32)), k), expected)
-    whole = whole_sets(labels, k)
-    np.testing.assert_array_equal(whole != np.iinfo(kind).max, ~unknown.any(-1))
-    np.testing.assert_array_equal(whole[~unknown.any(-1)], labels[~unknown.any(-1)])
     logits = rng.normal(size=(6, 5, 7, k)).astype(np.float32)
     loss = losses.make_loss("binary_cross_entropy", num_classes=k, multilabel=True, partly=True)(
         logits, labels.astype(np.int32)
