@@ -26,11 +26,12 @@ HEAD = """# Every measurement
 Made by `python benchmarks/results_page.py` from the files in `benchmarks/results/`; not to be edited. What the numbers
 mean, and the steps before a command, such as the training of a run, are on the page [](results.md).
 
-Each row has its command, commit and machine, or stands below them where all rows of a file have the same. "With
-changes" means that tracked files differed from the commit. "Not recorded" means that the file was written before its
-program recorded this. Names of columns are those of the files; scores are shares, not per cent, unless a text says so.
-A row over seeds is mean ± standard deviation with the 95 % t interval of the mean. Lists of more than six numbers and
-the scores of each class are in the files.
+Each row has its command, commit and machine; where all rows of a file have the same, these stand above its tables.
+"With changes" means that tracked files differed from the commit. "Not recorded" means that the file was written before
+its program recorded this; a command written by hand is then in
+[the list of files](results.md#the-command-behind-each-file). Names of columns are those of the files; scores are
+shares, not per cent, unless a text says so. A row over seeds is mean ± standard deviation with the 95 % t interval of
+the mean. Lists of more than six numbers and the scores of each class are in the files.
 """
 RUN = ("run", "model", "parameters", "image size", "steps", "batch", "split", "images", "mIoU", "pixel accuracy")
 RUN += ("minutes", "commit", "date", "machine", "command")

@@ -13,6 +13,11 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 def this_command() -> str:
     """Returns the command of this process, with `shown` of its words."""
     program, *words = sys.argv or [""]
+    return command_of(program, words)
+
+
+def command_of(program: str, words: Sequence[str]) -> str:
+    """Returns the command of a file of benchmarks/ with these words, as `shown` has them."""
     return shlex.join(["python", *shown(program, words)])
 
 
@@ -21,7 +26,8 @@ def shown(program: str, words: Sequence[str]) -> list[str]:
 
     Of a path in the results folder the whole relative path stays, of others the last two parts.
     """
-    found = [f"benchmarks/{Path(program).name}" if Path(program).parent.name == "benchmarks" else _short(program)]
+    file = Path(program).resolve()
+    found = [f"benchmarks/{file.name}" if file.parent == RESULTS.parent else _short(program)]
     for word in words:
         key, equals, value = word.rpartition("=")
         value = "PATH" if key in DATA or (not equals and found[-1] in DATA) else _short(value)

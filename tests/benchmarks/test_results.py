@@ -128,6 +128,9 @@ def test_a_benchmark_records_its_command_and_commit_without_the_folders_of_the_m
     expected = "python benchmarks/crf.py --out benchmarks/results/cpu-crf --data-dir PATH --workdir=runs/a "
     expected += "--config.data.dir=PATH --n 3 --variants '8 bits'"
     assert commands.this_command() == expected
+    words = ["--source=camvid", "--data-dir", "/somewhere", "--cache=/else where", "--networks", "/home/me/runs/a"]
+    expected_of = "python benchmarks/classical.py --source=camvid --data-dir PATH --cache=PATH --networks runs/a"
+    assert commands.command_of(str(ROOT / "benchmarks" / "classical.py"), words) == expected_of
     found = timing.environment()
     assert found["command"] == expected and found["git"]["commit"] and found["cpu"]
     origin = records.origin_of({"environment": found})
