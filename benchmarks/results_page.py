@@ -117,12 +117,14 @@ def sweep_section(folder: Path) -> str:
 
 def variant_cells(row: Mapping[str, str], seeds: Mapping[str, Sequence[int]]) -> list[str]:
     """Returns the cells of one variant of a sweep."""
-    score = f"{float(row['mean_iou']):.4f}" + (f" ± {float(row['deviation']):.4f}" if row["deviation"] else "")
+    score = f"{float(row['mean_iou']):.4f}" if row["mean_iou"] else ""
+    score += f" ± {float(row['deviation']):.4f}" if row["deviation"] else ""
     difference = "the baseline" if row["variant"] == row["baseline"] else ""
     if row["difference"]:
         difference = f"{float(row['difference']):+.4f} [{float(row['low']):+.4f}, {float(row['high']):+.4f}]"
     used = text(sorted(seeds[row["variant"]])) if row["variant"] in seeds else row["runs"]
-    return [row["variant"], used, score, difference, text(int(row["parameters"])), text(int(row["flops"]))]
+    counts = [text(int(row[key])) if row[key] else "" for key in ("parameters", "flops")]
+    return [row["variant"], used, score, difference, *counts]
 
 
 def _commit(row: Mapping[str, Any]) -> str:

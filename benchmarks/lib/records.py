@@ -20,6 +20,7 @@ _ORIGIN += ("cpu", "machine", "python", "xla_python_client_preallocate")
 _LEFT_OUT = ("environment", "packages", "versions", "device", "rounds")
 _VERSIONS = ("jaxseg", "jax", "flax", "torch")
 LONGEST = 6  # elements of a list in a cell
+SHORT = {"commit": 12, "date": 10}  # characters that are shown
 WIDEST = 14  # columns of a table
 
 
@@ -133,7 +134,7 @@ def _rows(node: Any, path: tuple[str, ...]) -> Iterable[tuple[tuple[str, ...], d
             yield path, cells
         for key, value in node.items():
             if not _left_out(key, value) and not (key == "intervals" and value.keys() & cells.keys()):
-                named = "columns" in node and key == "rows" and not isinstance(value[0], Mapping)
+                named = "columns" in node and key == "rows" and not any(isinstance(row, Mapping) for row in value)
                 yield from _named(node["columns"], value) if named else _rows(value, (*path, str(key)))
     elif isinstance(node, list) and node and all(isinstance(each, Mapping) for each in node):
         if all("seed" in each for each in node):
@@ -164,9 +165,7 @@ def _cells(node: Mapping[str, Any]) -> dict[str, str]:
     cells = {key: text(value) for key, value in _leaves(node).items()}
     for key in ends.keys() & cells.keys():
         cells[key] += f" [{text(ends[key][0])}, {text(ends[key][1])}]"
-    if node.get("commit"):
-        cells["commit"] = node["commit"][:12]
-    return cells
+    return cells | {key: node[key][:length] for key, length in SHORT.items() if key in cells and node[key]}
 
 
 def _is_leaf(value: Any) -> bool:
@@ -189,7 +188,7 @@ def _flat(node: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         if small:
             cells |= {f"{key}.{inner}": each for inner, each in _leaves(value).items()}
         elif _is_leaf(value):
-            cells[key] = value[:12] if key == "commit" and value else value
+            cells[key] = value[: SHORT[key]] if key in SHORT and value else value
         elif isinstance(value, Mapping) or (value and isinstance(value[0], Mapping)):
             deeper[key] = value
     return cells, deeper
@@ -200,17 +199,25 @@ def _name(node: Mapping[str, Any], number: int) -> str:
 
 
 def over_seeds(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Returns a row for the runs that differ in their seed alone: how many, and of each number mean and interval."""
+    """Returns a row for the runs that differ in their seed alone: how many, and of each number mean and interval.
+
+    Runs that differ in a number beside the seed, and have a seed twice, stay rows of their own.
+    """
     groups: dict[tuple[Any, ...], dict[int, Mapping[str, Any]]] = {}
     for run in runs:
         named = tuple((key, value) for key, value in run.items() if isinstance(value, str))
         groups.setdefault(named, {})[run["seed"]] = run
+    if sum(map(len, groups.values())) < len(runs):
+        return [{key: text(value) for key, value in _flat(run)[0].items()} for run in runs]
     rows = []
     for named, seeds in groups.items():
         row = dict(named) | {"seeds": text(sorted(seeds)) if len(seeds) <= LONGEST else text(len(seeds))}
-        for key, value in next(iter(seeds.values())).items():
-            if key != "seed" and isinstance(value, (int, float)):
-                row[key] = interval_text({seed: run[key] for seed, run in seeds.items()})
+        for key in next(iter(seeds.values())):
+            values = {seed: run[key] for seed, run in seeds.items() if key in run}
+            if key != "seed" and all(isinstance(value, (int, float)) for value in values.values()):
+                row[key] = interval_text(values)
+            elif key != "seed" and any(isinstance(value, (int, float)) for value in values.values()):
+                row[key] = ", ".join(text(value) or "none" for value in values.values())
         rows.append(row)
     return rows
 

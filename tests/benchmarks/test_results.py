@@ -70,6 +70,15 @@ def test_a_file_has_its_origin_once_and_runs_that_differ_in_the_seed_are_one_row
     )
 
 
+def test_runs_that_differ_in_more_than_the_seed_are_not_averaged():
+    runs = [{"variant": "a", "labels": labels, "seed": 0, "mean_iou": labels / 64} for labels in (16, 32)]
+    [table] = records.tables_of({"runs": runs})
+    assert table.columns == ("variant", "labels", "seed", "mean_iou")
+    assert table.rows == [["a", "16", "0", "0.25"], ["a", "32", "0", "0.5"]]
+    [table] = records.tables_of({"runs": [{"seed": 0, "mean_iou": None}, {"seed": 1, "mean_iou": 0.5, "step": 9}]})
+    assert table.rows == [["0, 1", "none, 0.5"]], "no mean where a score is missing"
+
+
 def test_nested_numbers_are_rows_with_their_path_and_scores_have_their_intervals():
     record = {
         "networks": {"unet": {"train": {"ours": 0.5, "torch": 1.5}, "infer": {"ours": 1234.5}, "rounds": {"x": [1.0]}}},
