@@ -11,7 +11,6 @@ All trainings are one compiled program. Each round is one file in DIR, and a cal
 import argparse
 import functools
 import json
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from lib.commands import command_of
 from lib.timing import at_least, environment, rows_below, save
 from lib.window import Windows
 
@@ -102,7 +102,7 @@ def _measure(options: argparse.Namespace, words: Sequence[str]) -> int:
         for name in options.criteria:
             curves[name][seed] = curve(options, programs, name, seed, starts)
     record = {
-        "command": _command(words),
+        "command": command_of(__file__, words),
         "environment": environment(),
         "data": "folder" if options.data_dir else "shapes",
         "side": options.side,
@@ -116,16 +116,6 @@ def _measure(options: argparse.Namespace, words: Sequence[str]) -> int:
     }
     save(options.out, record, describe(record), functools.partial(draw_curves, record))
     return 0
-
-
-def _command(words: Sequence[str]) -> str:
-    """Returns the command that makes the record; where somebody keeps data and rounds is theirs to know."""
-    shown: list[str] = []
-    for word in words:
-        folder = {"--work": "runs/active", "--out": f"benchmarks/results/{Path(word).name}", "--data-dir": "PATH"}
-        before = shown[-1] if shown else ""
-        shown.append(folder[before] if before in folder else word)
-    return f"python benchmarks/active_learning.py {shlex.join(shown)}"
 
 
 def make_programs(options: argparse.Namespace) -> tuple[Programs, int]:

@@ -11,7 +11,6 @@ since cleanlab needs images of one size.
 """
 
 import argparse
-import shlex
 import statistics
 import sys
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lib.commands import command_of
 from lib.planting import plant_share, write_folder
 from lib.timing import at_least, environment, rows_below, save, table
 from lib.window import Windows
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _measure(options: argparse.Namespace, overrides: Sequence[str], words: Sequence[str]) -> int:
     seeds = [_of_seed(options, seed, overrides) for seed in options.seeds]
     record = {
-        "command": _command(words),
+        "command": command_of(__file__, words),
         "environment": environment(),
         "data": "folder" if options.data_dir else "shapes",
         "images": seeds[0]["images"],
@@ -206,16 +206,6 @@ def describe(record: dict[str, Any]) -> str:
 def _spread(values: Sequence[float]) -> str:
     mean = f"{100 * statistics.fmean(values):.1f}"
     return mean if len(values) < 2 else f"{mean} ± {100 * statistics.stdev(values):.1f}"
-
-
-def _command(words: Sequence[str]) -> str:
-    """Returns the command that makes the record; where somebody keeps data and runs is theirs to know."""
-    shown: list[str] = []
-    for word in words:
-        folder = {"--work": "runs/audit", "--out": f"benchmarks/results/{Path(word).name}", "--data-dir": "PATH"}
-        before = shown[-1] if shown else ""
-        shown.append(folder[before] if before in folder else word)
-    return f"python benchmarks/audit.py {shlex.join(shown)}"
 
 
 if __name__ == "__main__":

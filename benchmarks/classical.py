@@ -15,7 +15,6 @@ camvid` also needs `--data-dir PATH`.
 import argparse
 import importlib.metadata
 import json
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from lib.commands import command_of
 from lib.timing import at_least, environment, save, table
 from tqdm import tqdm
 
@@ -78,19 +78,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(lambda: _compare(options, words))
 
 
-def _command(words: Sequence[str]) -> str:
-    """Returns the command that makes the record; where somebody keeps the data is theirs to know."""
-    shown = []
-    for word in words:
-        key, equals, value = word.rpartition("=")
-        if Path(value).is_absolute():
-            value = "/".join(Path(value).parts[-2:])
-        if "--data-dir" in (key, *shown[-1:]) or "--cache" in (key, *shown[-1:]):
-            value = "PATH"
-        shown.append(f"{key}{equals}{value}")
-    return f"python benchmarks/classical.py {shlex.join(shown)}".rstrip()
-
-
 def _compare(options: argparse.Namespace, words: Sequence[str]) -> int:
     config = default_config()
     update(config, data__source=options.source, data__dir=options.data_dir, data__cache=options.cache)
@@ -103,7 +90,7 @@ def _compare(options: argparse.Namespace, words: Sequence[str]) -> int:
         row["same_pixels"] = row.pop("support") == pixels
     where = environment() | {"packages": {name: importlib.metadata.version(name) for name in PACKAGES}}
     record = {
-        "command": _command(words),
+        "command": command_of(__file__, words),
         "environment": where,
         "source": options.source,
         "split": options.split,

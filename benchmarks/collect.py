@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lib.commands import this_command
 from lib.timing import result_file
 
 # Options and keys that may name a file or folder of this machine. The results hold no name from under data.dir.
@@ -43,7 +44,8 @@ def main(argv: list[str] | None = None) -> int:
         names = {row["run"] for row in rows}
         rows += [row for row in json.loads(options.keep.read_text())["runs"] if row["run"] not in names]
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    result_file(options.out, ".json").write_text(json.dumps({"note": options.note, "runs": rows}, indent=1) + "\n")
+    record = {"command": this_command(), "note": options.note, "runs": rows}
+    result_file(options.out, ".json").write_text(json.dumps(record, indent=1) + "\n")
     result_file(options.out, ".md").write_text(markdown(rows, options.split, options.note))
     print(markdown(rows, options.split, options.note), end="")
     return 0
@@ -74,6 +76,7 @@ def describe(workdir: Path, split: str) -> dict[str, Any]:
         "split": split,
         "images": scores["images"],
         "mean_iou": scores["mean_iou"],
+        "interval": scores["intervals"]["mean_iou"] if "intervals" in scores else None,
         "pixel_accuracy": scores["pixel_accuracy"],
         "classes": scores["classes"],
         "validation_mean_iou": ends[-1]["mean_iou"],

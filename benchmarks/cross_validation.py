@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from lib.timing import environment
+
 KEPT = ("split", "step", "which", "images", "parameters", "mean_iou", "classes", "intervals", "versions", "device")
 
 
@@ -69,7 +71,7 @@ def main() -> None:
     del folds["command"]  # has the paths of the machine
     single = evaluation(options.single / "evaluate-val.json")
     ensemble = evaluation(options.folds / "fold-1" / "evaluate-val-runs.json")
-    content = {"out_of_fold": folds, "single_on_val": single, "ensemble_on_val": ensemble}
+    content = {"environment": environment(), "out_of_fold": folds, "single_on_val": single, "ensemble_on_val": ensemble}
     options.out.with_suffix(".json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     text = table(folds, single, ensemble)
     options.out.with_suffix(".md").write_text(text, encoding="utf-8")

@@ -12,9 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import jax
 from jax import export  # noqa: F401  (jax.export is a module of its own)
-from lib.timing import result_file
+from lib.timing import environment, result_file
 
 from jaxseg.config import command
 from jaxseg.errors import ConfigError, JaxsegError, first_line, nearest
@@ -50,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         print(json.dumps(rows[-1]), flush=True)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        record = {"jax": jax.__version__, "size": SIZE, "bound": BOUND, "networks": rows}
+        record = {"environment": environment(), "size": SIZE, "bound": BOUND, "networks": rows}
         result_file(options.out, ".json").write_text(json.dumps(record, indent=1) + "\n")
         result_file(options.out, ".md").write_text(markdown(rows))
     return 0 if all(row[form]["passes"] for row in rows for form in ("stablehlo", "onnx")) else 1

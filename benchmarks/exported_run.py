@@ -20,7 +20,7 @@ import jax
 import numpy as np
 import onnxruntime
 from jax import export
-from lib.timing import at_least, result_file
+from lib.timing import at_least, environment, result_file
 
 import jaxseg
 from jaxseg.config import command
@@ -79,8 +79,8 @@ def main(argv: list[str] | None = None) -> int:
     print(table)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        record = {"run": repr(run), "jax": jax.__version__, "onnxruntime": onnxruntime.__version__, "images": count}
-        text = json.dumps(record | {"threads": options.threads, "programs": rows}, indent=1)
+        record = {"environment": environment(), "run": repr(run), "onnxruntime": onnxruntime.__version__}
+        text = json.dumps(record | {"images": count, "threads": options.threads, "programs": rows}, indent=1)
         result_file(options.out, ".json").write_text(text + "\n")
         result_file(options.out, ".md").write_text(table)
     return 0

@@ -13,7 +13,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+
+from lib.commands import this_command
 
 from jaxseg.files import write_text
 from jaxseg.run.provenance import package_versions
@@ -41,10 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def add(out: Path, rows: dict[str, dict]) -> None:
     """Adds rows to the file of results, each with the versions and the commit that it was measured with."""
     state = git_state()
-    measured = {"commit": state["commit"] if state else None, "packages": package_versions()}
+    measured = {"commit": state["commit"] if state else None, "date": f"{datetime.now(UTC):%Y-%m-%d}"}
+    measured |= {"packages": package_versions()}
     known = json.loads(out.read_text(encoding="utf-8"))["faults"] if out.exists() else {}
     known |= {name: {**row, **measured} for name, row in rows.items()}
-    write_text(out, json.dumps({"faults": known}, indent=1, ensure_ascii=False) + "\n")
+    write_text(out, json.dumps({"command": this_command(), "faults": known}, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

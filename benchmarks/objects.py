@@ -9,7 +9,6 @@ The depth of a split is chosen on images of the training split (`--tune`), never
 """
 
 import argparse
-import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from lib.commands import command_of
 from lib.timing import at_least, environment, save, table
 from PIL import Image
 from tqdm import tqdm
@@ -98,7 +98,7 @@ def _compare(options: argparse.Namespace, words: Sequence[str]) -> int:
         shown.append((example, _find(example.classes, only, options.min_area, depth)))
     images = len(shown)
     record = {
-        "command": _command(words),
+        "command": command_of(__file__, words),
         "environment": environment(),
         "network": {"name": run.config.model.name, "steps": run.step, "classes": list(run.classes)},
         "split": options.split,
@@ -214,21 +214,6 @@ def draw(figure: Any, shown: Sequence[tuple[Example, np.ndarray]], colors: pictu
         row[3].set_title(f"{found.truth} objects", fontsize=8)
     for axis, title in zip(axes[0], ("image", "classes", "regions", "truth")):
         axis.set_title("\n".join(filter(None, (title, axis.get_title()))), fontsize=9)
-
-
-def _command(words: Sequence[str]) -> str:
-    """Returns the command that makes the record; where somebody keeps the data and the run is theirs to know."""
-    shown: list[str] = []
-    for word in words:
-        before = shown[-1] if shown else ""
-        if before == "--data-dir":
-            word = "PATH"
-        elif before == "--workdir":
-            word = f"runs/{Path(word).name}"
-        elif before == "--out":
-            word = f"benchmarks/results/{Path(word).name}"
-        shown.append(word)
-    return f"python benchmarks/objects.py {shlex.join(shown)}"
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ checkpoints on disk. `--time-only` measures how long images take instead. Runs t
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -90,7 +91,7 @@ def _measure(options: argparse.Namespace, words: Sequence[str]) -> int:
     if options.smallest:
         options.networks, options.seeds, options.steps = options.networks[:1], 1, 10
     hidden = {str(options.data_dir): "PATH", str(options.work): "DIR"}
-    command = " ".join(hidden[word] if word in hidden else word for word in words)
+    command = shlex.join(hidden[word] if word in hidden else word for word in words)
     record: dict[str, Any] = {"command": f"python benchmarks/quantised.py {command}", "environment": environment()}
     if options.time_only:
         record["seconds"] = {NETWORKS[name][0]: _seconds(options, name) for name in options.networks}

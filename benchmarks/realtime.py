@@ -30,8 +30,8 @@ from jaxseg.state import count_parameters
 
 NAMES = ("segformer", "lraspp", "fast_scnn", "bisenetv1", "bisenetv2", "ddrnet", "pidnet", "enet", "erfnet")
 NAMES += ("stdc", "pp_liteseg")
+FREE = ("date", "git", "command")  # of the environment: what a call that is resumed may have of its own
 # Variant of the experiment, classes, and the name of its columns.
-FREE = ("date", "git")  # of the environment: what a call that is resumed may have of its own
 FORMS = {"full": ("voc", 21), "shapes": ("shapes", 6)}
 
 
@@ -178,8 +178,10 @@ def points_of(record: dict[str, Any]) -> dict[str, tuple[float, float]]:
 
 def describe(record: dict[str, Any]) -> str:
     """Returns the table, by the time of the full network."""
-    columns = ["network", "parameters", "ms (median)", "ms (least)", f"ratio to {record['baseline']}"]
-    columns += ["shapes variant: parameters", "ms (median)", "ratio", "shapes mIoU", "on the front"]
+    of_full = ["parameters", "ms (median)", "ms (least)", f"ratio to {record['baseline']}"]
+    of_small = ["parameters", "ms (median)", "ratio", "shapes mIoU"]
+    columns = ["network", *(f"full network: {each}" for each in of_full)]
+    columns += [*(f"network of the score: {each}" for each in of_small), "on the front"]
     front, rows = pareto(points_of(record)), []
     for name, each in sorted(record["networks"].items(), key=lambda item: item[1]["full"]["ratio"]):
         full, small, score = each["full"], each["shapes"], each["shapes_mean_iou"]

@@ -8,6 +8,7 @@ import argparse
 import json
 import math
 import resource
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -50,7 +51,7 @@ def _measure(options: argparse.Namespace, words: Sequence[str]) -> int:
     lines = (work / "check" / "results.jsonl").read_text(encoding="utf-8").splitlines()
     runs = [{key: run[key] for key in ("variant", "seed", "mean_iou")} for run in map(json.loads, lines)]
     record = {
-        "command": f"python benchmarks/search.py {' '.join(words)}",
+        "command": f"python benchmarks/search.py {shlex.join(words)}",
         "environment": environment(),
         "search": {**found, "experiment": "experiments/search.py"},
         "check": runs,

@@ -8,6 +8,7 @@ keep their labels, too. The runs are kept in --work, and written as they end, so
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -107,7 +108,7 @@ def _start(options: argparse.Namespace, words: Sequence[str]) -> dict[str, Any]:
     settings = {name: getattr(options, name) for name in ("labelled", "images", "first_steps", "steps")}
     settings["folder"] = "" if options.dir is None else options.dir.name
     record = {
-        "command": f"python benchmarks/semi.py {' '.join(words)}",
+        "command": f"python benchmarks/semi.py {shlex.join(words)}",
         "environment": environment(),
         "settings": settings,
         "runs": [],

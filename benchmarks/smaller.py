@@ -10,6 +10,7 @@ are scored on the validation split. The runs are written as they end, so that a 
 import argparse
 import gzip
 import json
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -93,7 +94,7 @@ def _numbers(text: str) -> tuple[float, ...]:
 def _start(out: Path | None, settings: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
     """Returns the record of a former call with the same settings, or an empty one."""
     record: dict[str, Any] = {
-        "command": f"python benchmarks/smaller.py {' '.join(words)}",
+        "command": f"python benchmarks/smaller.py {shlex.join(words)}",
         "environment": environment(),
         "settings": dict(settings),
         "runs": [],

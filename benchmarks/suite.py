@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
-from lib.timing import share_gpu
+from lib.timing import environment, share_gpu
 
 from jaxseg import losses, models
 from jaxseg.compiler import compiler_options, jit
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     planned = plan(platform)
     fates = {name: f"left out, it needs {missing}" for name in planned if (missing := missing_for(name))}
     record = {"platform": platform, "difference_from_cpu": error, "allowed": TOLERANCE[platform]}
-    record |= {"minutes": options.minutes, "benchmarks": fates}
+    record |= {"environment": environment(), "minutes": options.minutes, "benchmarks": fates}
     waiting = [name for name in planned if name not in fates]
     while waiting:
         left = 60 * options.minutes - (time.monotonic() - begin)

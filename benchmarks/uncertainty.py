@@ -7,7 +7,6 @@ by coverage.
 """
 
 import argparse
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from lib.commands import command_of
 from lib.timing import at_least, environment, rows_below, save, table
 
 import jaxseg
@@ -51,7 +51,7 @@ def _measure(options: argparse.Namespace, words: Sequence[str]) -> int:
         seconds[name] = (time.process_time() - begin) / scores[name].images
     scaling = temperature.fit(run, "val")
     record = {
-        "command": _command(words),
+        "command": command_of(__file__, words),
         "environment": environment(),
         "network": {"name": run.config.model.name, "steps": run.step, "classes": list(run.classes)},
         "split": options.split,
@@ -140,16 +140,6 @@ def draw(
     plots.set(xlabel="coverage: the surest pixels, percent", ylabel="wrong, percent", xlim=(0, 100), ylim=(0, None))
     plots.legend(fontsize=7, frameon=False)
     plots.spines[["top", "right"]].set_visible(False)
-
-
-def _command(words: Sequence[str]) -> str:
-    """Returns the command that makes the record; where somebody keeps the run is theirs to know."""
-    shown: list[str] = []
-    for word in words:
-        folder = {"--workdir": "runs", "--out": "benchmarks/results"}
-        before = shown[-1] if shown else ""
-        shown.append(f"{folder[before]}/{Path(word).name}" if before in folder else word)
-    return f"python benchmarks/uncertainty.py {shlex.join(shown)}"
 
 
 if __name__ == "__main__":

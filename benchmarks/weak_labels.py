@@ -8,6 +8,7 @@ was cut off resumes.
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -95,7 +96,7 @@ def _measure(parser: argparse.ArgumentParser, options: argparse.Namespace, words
 def _start(out: Path | None, settings: Mapping[str, int], words: Sequence[str]) -> dict[str, Any]:
     """Returns the record of a former call with the same settings, or an empty one."""
     record = {
-        "command": f"python benchmarks/weak_labels.py {' '.join(words)}",
+        "command": f"python benchmarks/weak_labels.py {shlex.join(words)}",
         "environment": environment(),
         "settings": dict(settings),
         "labels": {},

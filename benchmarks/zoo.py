@@ -1,25 +1,41 @@
-"""Makes the table of the networks: `python benchmarks/zoo.py --out benchmarks/results/zoo [--results FILE.json]`.
+"""Makes the table of the networks: `python benchmarks/zoo.py --out NAME [--results FILE.json] [--keep FILE.json]`.
 
-For each experiment: parameters and operations of the full-size network (its `voc` variant: 21 classes, RGB) at 512x512
-pixels, as XLA counts them in the lowered inference program; and the score of its `shapes` variant, from a file
-that `collect.py` made from finished runs. Nothing is compiled or run.
+    python benchmarks/zoo.py --keep benchmarks/results/zoo.json --results benchmarks/results/shapes-cpu.json \
+        --out benchmarks/results/zoo
+
+Two networks stand behind each experiment. The full one (its `voc` variant: 21 classes, RGB) has its parameters and
+operations counted here, by XLA in the lowered inference program of one 512x512 image; nothing is compiled or run. The
+network of the score (its `shapes` variant) is 4 to 277 times smaller; what the table says of it, its parameters too, is
+read from the file that `collect.py` made of finished runs. NAME.json holds the counts, NAME.md both.
+
+Without `--names`, the experiments that the file of `--keep` lacks are counted, so that this command adds new networks
+and joins new scores in a second. A row keeps the commit, date and version of JAX of its count.
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from lib.timing import at_least, result_file
+from lib.timing import at_least, environment, result_file
 
 from jaxseg import build
 from jaxseg.config import command
+from jaxseg.files import write_text
 from jaxseg.state import count_parameters
 
 ROOT = Path(__file__).resolve().parent.parent
+# Experiments about training, whose networks are those of other experiments.
+OTHERS = ("audit", "distillation", "multilabel", "pruning", "quantised", "search", "semi", "vit_finetune")
+OTHERS += ("weak_labels",)
+COUNTED = ("experiment", "model", "parameters", "gflops", "jax", "date", "commit")
+COLUMNS = ("experiment", "full network: parameters", "full network: GFLOPs at {size}")
+COLUMNS += ("network of the score: parameters", "its images", "its training, steps x batch")
+COLUMNS += ("its shapes validation mIoU", "scored on", "at commit")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,25 +43,39 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, metavar="NAME", help="NAME.json and NAME.md are written")
     parser.add_argument("--results", type=Path, metavar="FILE", help="JSON of collect.py, of runs of shapes variants")
-    parser.add_argument("--names", nargs="*", default=[], metavar="NAME", help="experiments (default: all)")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="JSON of an earlier call, whose counts stay")
+    parser.add_argument(
+        "--names", nargs="+", default=[], metavar="NAME", help="count these (default: all that FILE lacks)"
+    )
     parser.add_argument("--size", type=at_least(1), default=512, help="height and width of the image (default 512)")
     options = parser.parse_args(argv)
-    names = options.names or sorted(path.stem for path in (ROOT / "experiments").glob("*.py"))
-    scores = shapes_scores(options.results)
-    rows = []
-    for name in names:
-        rows.append(describe(name, options.size) | (scores[name] if name in scores else {}))
-        print(json.dumps(rows[-1]), flush=True)
+    earlier = json.loads(options.keep.read_text()) if options.keep else {"size": options.size, "networks": []}
+    if earlier["size"] != options.size:
+        parser.error(
+            f"--keep {options.keep} has counts at size {earlier['size']}, this call makes them at {options.size}"
+        )
+    rows = {
+        row["experiment"]: {key: row[key] if key in row else None for key in COUNTED} for row in earlier["networks"]
+    }
+    every = sorted(path.stem for path in (ROOT / "experiments").glob("*.py") if path.stem not in OTHERS)
+    where = environment()
+    for name in options.names or [name for name in every if name not in rows]:
+        rows[name] = describe(name, options.size) | {
+            "jax": jax.__version__,
+            "date": where["date"],
+            "commit": where["git"]["commit"] if where["git"] else None,
+        }
+        print(json.dumps(rows[name]), flush=True)
+    record = {"command": where["command"], "size": options.size, "networks": [rows[name] for name in sorted(rows)]}
+    runs = json.loads(options.results.read_text())["runs"] if options.results else []
     if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        record = {"size": options.size, "jax": jax.__version__, "networks": rows}
-        result_file(options.out, ".json").write_text(json.dumps(record, indent=1) + "\n")
-        result_file(options.out, ".md").write_text(markdown(rows, options.size))
+        write_text(result_file(options.out, ".json"), json.dumps(record, indent=1) + "\n")
+        write_text(result_file(options.out, ".md"), markdown(record, runs))
     return 0
 
 
 def describe(name: str, size: int) -> dict[str, Any]:
-    """Returns the parameters and GFLOPs (two a multiply-add) of an experiment's full-size network."""
+    """Returns the parameters and GFLOPs (two a multiply-add) of an experiment's full network."""
     config = command.load_experiment(str(ROOT / "experiments" / f"{name}.py") + ":voc")
     model = build.make_model(config, 21)
     image = jax.ShapeDtypeStruct((1, size, size, config.data.channels), jnp.float32)
@@ -73,17 +103,31 @@ def shapes_scores(path: Path | None) -> dict[str, dict[str, Any]]:
     }
 
 
-def markdown(rows: list[dict[str, Any]], size: int) -> str:
-    """Returns the table, alphabetically."""
-    lines = [
-        f"| experiment | parameters | GFLOPs at {size}x{size} | shapes validation mIoU |",
-        "|---|---|---|---|",
-    ]
-    for row in rows:
-        score = f"{row['shapes_mean_iou']:.3f}".lstrip("0") if "shapes_mean_iou" in row else "not measured"
-        name, millions = row["experiment"], row["parameters"] / 1e6
-        lines.append(f"| `{name}` | {millions:.2f} M | {row['gflops']:.1f} | {score} |")
+def markdown(record: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the table, alphabetically: what was counted of the full network, then the run of the small one."""
+    full = {row["experiment"]: row for row in record["networks"]}
+    scored = {run["run"]: run for run in runs}
+    lines = ["| " + " | ".join(COLUMNS).format(size=f"{record['size']}x{record['size']}") + " |"]
+    lines.append("|---" * len(COLUMNS) + "|")
+    for name in sorted(full.keys() | scored.keys()):
+        cells = [f"`{name}`", "", ""]
+        if name in full:
+            cells[1:] = [f"{full[name]['parameters'] / 1e6:.2f} M", f"{full[name]['gflops']:.1f}"]
+        cells += _scored(scored[name]) if name in scored else [""] * 3 + ["not measured", "", ""]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _scored(run: Mapping[str, Any]) -> list[str]:
+    """Returns the cells about the network of the score, from the record of its run."""
+    return [
+        f"{run['parameters']:,}",
+        "x".join(map(str, run["size"])),
+        f"{run['steps']} x {run['batch']}",
+        f"{run['mean_iou']:.3f}".lstrip("0"),
+        run["date"][:10],
+        run["commit"][:7] if run["commit"] else "not recorded",
+    ]
 
 
 if __name__ == "__main__":

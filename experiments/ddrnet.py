@@ -6,7 +6,7 @@
 
 The variants camvid, folder and voc have DDRNet-23-slim; `width=64` and `head_width=128` are DDRNet-23.
 
-Shapes validation mIoU: .669 (20.1 minutes beside many programs, 134 seconds of CPU time; one seed).
+Shapes validation mIoU: .669 (19.7 minutes beside many programs, 134 seconds of CPU time; one seed).
 """
 
 from jaxseg.config import ConfigDict

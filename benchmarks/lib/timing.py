@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from lib.commands import this_command
 
-from jaxseg.compiler import compiler_options, forms_for, jit
+from jaxseg.compiler import compiler_options, cpu_name, forms_for, jit
 from jaxseg.files import write_text
 from jaxseg.run.revision import git_state
 
@@ -250,7 +251,7 @@ def ceilings(dtype: Any, repeats: int = 5, *, smallest: bool = False) -> dict[st
 
 
 def environment() -> dict[str, Any]:
-    """What a number depends on: device, versions, threads, date."""
+    """What a number depends on: command, commit, device, versions, threads, date."""
     device = jax.devices()[0]
     versions = {}
     for package in PACKAGES:
@@ -260,11 +261,13 @@ def environment() -> dict[str, Any]:
             versions[package] = None
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": this_command(),
         "git": git_state(),
         "platform": device.platform,
         "device": device.device_kind,
         "devices": jax.device_count(),
         "cpus": cores(),
+        "cpu": cpu_name(),
         "machine": platform.machine(),
         "python": platform.python_version(),
         "packages": versions,

@@ -45,21 +45,8 @@ def _plain(text: str) -> str:
 
 
 def network_numbers() -> str:
-    """Returns a Markdown table with a row a network: the full-size network, then the shapes variant."""
-    full = {row["experiment"]: row for row in _read("zoo.json")["networks"]}
-    shapes = {row["run"]: row for row in _read("shapes-cpu.json")["runs"]}
-    lines = [
-        "| experiment | full size: parameters | full size: GFLOPs at 512x512 | shapes variant: parameters "
-        "| shapes variant: validation mIoU |",
-        "|---|---|---|---|---|",
-    ]
-    for name in sorted(full.keys() | shapes.keys()):
-        big = (f"{full[name]['parameters'] / 1e6:.2f} M", f"{full[name]['gflops']:.0f}") if name in full else ("", "")
-        small = (
-            (f"{shapes[name]['parameters']:,}", f"{shapes[name]['mean_iou']:.3f}"[1:]) if name in shapes else ("", "")
-        )
-        lines.append(f"| `{name}` | {' | '.join((*big, *small))} |")
-    return "\n".join(lines) + "\n"
+    """Returns the Markdown table that `benchmarks/zoo.py` makes: the full network, then the one of the score."""
+    return (RESULTS / "zoo.md").read_text(encoding="utf-8")
 
 
 def faults_table() -> str:

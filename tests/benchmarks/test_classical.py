@@ -179,12 +179,6 @@ def test_scores_of_networks_come_from_a_workdir_or_a_table_and_must_be_of_the_sp
         classical.network_rows(workdir, "val", info)
 
 
-def test_the_command_is_recorded_without_where_the_data_are(classical):
-    words = ["--source=camvid", "--data-dir", "/somewhere", "--cache=/else where", "--networks", "/home/me/runs/a"]
-    expected = "python benchmarks/classical.py --source=camvid --data-dir PATH --cache=PATH --networks runs/a"
-    assert classical._command(words) == expected
-
-
 def test_images_are_taken_evenly(classical):
     assert classical.evenly(10, 3) == [0, 3, 6] and classical.evenly(3, 5) == classical.evenly(3, None) == [0, 1, 2]
 

@@ -36,10 +36,14 @@ def test_a_run_and_those_of_an_earlier_table(
         run_record(workdir, config)
         end_record(workdir, step=8, seconds=90.0, mean_iou=score)
         scores = {"parameters": 1234, "step": 8, "images": 2, "mean_iou": score, "pixel_accuracy": 0.75, "classes": []}
+        if name == "b":
+            scores["intervals"] = {"level": 0.95, "mean_iou": [0.375, 0.625]}
         (workdir / "evaluate-val.json").write_text(json.dumps(scores))
     assert collect.main([str(tmp_path / "runs" / "a"), "--split=val", "--out", str(tmp_path / "one")]) == 0
     kept = ["--split=val", "--keep", str(tmp_path / "one.json"), "--note", "A note."]
     assert collect.main([str(tmp_path / "runs" / "b"), "--out", str(tmp_path / "two"), *kept]) == 0
+    runs = {run["run"]: run for run in json.loads((tmp_path / "two.json").read_text())["runs"]}
+    assert runs["a"]["interval"] is None and runs["b"]["interval"] == [0.375, 0.625]
     text = (tmp_path / "two.md").read_text()
     assert text.startswith("A note.\n") and text in capsys.readouterr().out
     assert text.index("| b | ") < text.index("| a | "), "best first"
