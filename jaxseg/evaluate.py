@@ -11,7 +11,8 @@ stride of the encoder and the atrous rates (`LAYOUT_KEYS`), where they change no
 another output stride than it was trained at: --config.model.args.encoder_args.output_stride=8. Prints the table of
 classes and the calibration error, with --boundary also a table of distances between boundaries, and writes
 evaluate-SPLIT.json and confusion-SPLIT.png into the workdir (of several runs: the first, or the folder of a
-cross-validation); files of these names that it did not write are refused.
+cross-validation); files of these names that it did not write are refused. The scores on another folder than that of the
+training, of the same classes, are evaluate-SPLIT-on-NAME.json and so on; see docs/corruptions.md.
 
 --tiles, --average and several DIRs segment the images as `jaxseg.predict` does with the same options, and --crf refines
 them by a dense CRF. What is averaged or refined is compared with each run alone, in its mean IoU and its time. The
@@ -35,7 +36,7 @@ from jaxseg.config.parser import CommandParser
 from jaxseg.errors import ConfigError
 from jaxseg.inference import surface, temperature, thresholds
 from jaxseg.inference.crf import with_crf
-from jaxseg.inference.evaluation import evaluate, require_own_report, suffix_of
+from jaxseg.inference.evaluation import evaluate, report_name, require_own_report
 from jaxseg.inference.options import (
     add_crf,
     add_options,
@@ -155,14 +156,14 @@ def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     predictor = predictor_of(runs, options) if asked else None
     if predictor is not None and crf is not None:
         predictor = with_crf(predictor, crf)
-    suffix = suffix_of(predictor) if predictor is not None else ""
-    require_own_report(whole.workdir, options.split + suffix)
+    require_own_report(whole, options.split, predictor)
+    report = report_name(whole, options.split, predictor)
     settings = None
     if options.objects:
         settings = region_settings.settings_of(run.classes, options)
         if options.instances is not None:
             require_instances(options.instances)
-        require_own(objects_file(whole.workdir, options.split + suffix))
+        require_own(objects_file(whole.workdir, report))
     evaluation = evaluate(whole, options.split, boundary=options.boundary, predictor=predictor)
     print(f"{evaluation}{_changed(overrides)}", flush=True)  # first: the scores are not lost if they cannot be written
     for name, path in evaluation.write_report().items():
@@ -170,7 +171,7 @@ def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     if settings is not None:
         objects = score_objects(whole, options.split, settings, instances=options.instances, predictor=predictor)
         print(f"\n{objects}", flush=True)
-        path = objects._replace(split=options.split + suffix).write(whole.workdir)
+        path = objects._replace(split=report).write(whole.workdir)
         print(f"{'objects:':<12}{path}")
     if options.fit_temperature:
         scaling = temperature.fit(run, options.split)
