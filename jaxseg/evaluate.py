@@ -4,6 +4,7 @@
                               [--boundary [PIXELS]] [--tiles HxW] [--overlap .5] [--average flips,scales:.75-1-1.25]
                               [--crf [CRF]]
                               [--objects [--instances DIR] [--min-area N] [--fill-holes [N]] ...]
+                              [--corruptions all|NAME ... [--strengths 1 3 5] [--seed N] [--baseline DIR]]
                               [--fit-temperature] [--fit-thresholds] [--thresholds] [--config.data.dir=PATH]
 
 The keys of `jaxseg.config.FREE_KEYS` can be changed, for data in another place or another machine. So can the output
@@ -11,31 +12,35 @@ stride of the encoder and the atrous rates (`LAYOUT_KEYS`), where they change no
 another output stride than it was trained at: --config.model.args.encoder_args.output_stride=8. Prints the table of
 classes and the calibration error, with --boundary also a table of distances between boundaries, and writes
 evaluate-SPLIT.json and confusion-SPLIT.png into the workdir (of several runs: the first, or the folder of a
-cross-validation); files of these names that it did not write are refused.
+cross-validation); files of these names that it did not write are refused. The scores on another folder than that of the
+training, of the same classes, are evaluate-SPLIT-on-NAME.json and so on; see docs/corruptions.md.
 
 --tiles, --average and several DIRs segment the images as `jaxseg.predict` does with the same options, and --crf refines
 them by a dense CRF. What is averaged or refined is compared with each run alone, in its mean IoU and its time. The
 files then are evaluate-SPLIT-average.json, evaluate-SPLIT-crf.json and so on.
 
 --objects matches the connected regions of the predictions with true objects, and writes F1, AP and panoptic quality to
-objects-SPLIT.json; see docs/regions.md. --fit-temperature writes temperature.json; see docs/uncertainty.md.
---fit-thresholds writes thresholds.json, and --thresholds scores with it; see docs/many-classes.md.
+objects-SPLIT.json; see docs/regions.md. --corruptions scores the split under noise, blur, other light, JPEG and more,
+and writes corruptions-SPLIT.json; see docs/corruptions.md. --fit-temperature writes temperature.json; see
+docs/uncertainty.md. --fit-thresholds writes thresholds.json, and --thresholds scores with it; see docs/many-classes.md.
 """
 
 import argparse
+import functools
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import get_args
 
 from jaxseg import compiler
 from jaxseg.config import LAYOUT_KEYS
 from jaxseg.config.command import read_overrides, run_command
 from jaxseg.config.parser import CommandParser
-from jaxseg.errors import ConfigError
-from jaxseg.inference import surface, temperature, thresholds
+from jaxseg.data.corruptions import CORRUPTIONS, STRENGTHS
+from jaxseg.errors import ArgumentError, ConfigError
+from jaxseg.inference import corrupted, surface, temperature, thresholds
 from jaxseg.inference.crf import with_crf
-from jaxseg.inference.evaluation import evaluate, require_own_report, suffix_of
+from jaxseg.inference.evaluation import Evaluation, evaluate, report_name, require_own_report
 from jaxseg.inference.options import (
     add_crf,
     add_options,
@@ -46,12 +51,14 @@ from jaxseg.inference.options import (
     require_distinct,
     require_unseen,
     tiles_of,
+    whole_number,
     with_folds,
 )
+from jaxseg.inference.predictor import Predictor
 from jaxseg.inference.regions import settings as region_settings
 from jaxseg.inference.split_objects import objects_file, require_instances, require_own, score_objects
 from jaxseg.nn.crf import CRF
-from jaxseg.run.load import Which, require_one_class
+from jaxseg.run.load import Run, Which, require_one_class
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.evaluate") -> int:
@@ -60,6 +67,9 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.eva
     options, overrides = parser.parse_known_args(argv)
     if problem := region_settings.problem(options, "--objects", ["instances"]):
         parser.error(problem)
+    given = [name for name in ("strengths", "seed", "baseline") if getattr(options, name) is not None]
+    if given and not options.corruptions:
+        parser.error(f"--{given[0]} is for --corruptions, which is not given.")
     return run_command(lambda: _evaluate(options, overrides))
 
 
@@ -97,6 +107,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "images, or else the connected components of the masks)",
     )
     region_settings.add_options(parser, "--objects")
+    _add_corruptions(parser)
     parser.add_argument(
         "--fit-temperature",
         action="store_true",
@@ -115,6 +126,30 @@ def _parser(program: str) -> argparse.ArgumentParser:
         help="also score each class of the first run against all others with its threshold in thresholds.json",
     )
     return parser
+
+
+def _add_corruptions(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--corruptions",
+        metavar="NAME",
+        nargs="+",
+        help=f"score the images under corruptions too: all, or some of {', '.join(CORRUPTIONS)}",
+    )
+    parser.add_argument(
+        "--strengths",
+        metavar="N",
+        nargs="+",
+        type=whole_number(1),
+        help="of --corruptions: which of the strengths 1 to 5 (default: all)",
+    )
+    parser.add_argument(
+        "--seed", type=whole_number(0), help="of --corruptions: another one gives other noise (default 0)"
+    )
+    parser.add_argument(
+        "--baseline",
+        metavar="DIR",
+        help="of --corruptions: the workdir of another run with such scores, to which the errors are related",
+    )
 
 
 def _pixels(text: str) -> float:
@@ -155,14 +190,15 @@ def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     predictor = predictor_of(runs, options) if asked else None
     if predictor is not None and crf is not None:
         predictor = with_crf(predictor, crf)
-    suffix = suffix_of(predictor) if predictor is not None else ""
-    require_own_report(whole.workdir, options.split + suffix)
+    require_own_report(whole, options.split, predictor)
+    report = report_name(whole, options.split, predictor)
+    score_corrupted = _corruptions_of(whole, predictor, options) if options.corruptions else None
     settings = None
     if options.objects:
         settings = region_settings.settings_of(run.classes, options)
         if options.instances is not None:
             require_instances(options.instances)
-        require_own(objects_file(whole.workdir, options.split + suffix))
+        require_own(objects_file(whole.workdir, report))
     evaluation = evaluate(whole, options.split, boundary=options.boundary, predictor=predictor)
     print(f"{evaluation}{_changed(overrides)}", flush=True)  # first: the scores are not lost if they cannot be written
     for name, path in evaluation.write_report().items():
@@ -170,8 +206,12 @@ def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     if settings is not None:
         objects = score_objects(whole, options.split, settings, instances=options.instances, predictor=predictor)
         print(f"\n{objects}", flush=True)
-        path = objects._replace(split=options.split + suffix).write(whole.workdir)
+        path = objects._replace(split=report).write(whole.workdir)
         print(f"{'objects:':<12}{path}")
+    if score_corrupted is not None:
+        scores = score_corrupted(evaluation)
+        print(f"\n{scores}", flush=True)
+        print(f"{'corruptions:':<12} {scores.write()}")
     if options.fit_temperature:
         scaling = temperature.fit(run, options.split)
         print(f"\n{scaling}", flush=True)
@@ -183,6 +223,24 @@ def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     elif options.thresholds:
         print(f"\n{thresholds.score(run, options.split)}")
     return 0
+
+
+def _corruptions_of(
+    run: Run, predictor: Predictor | None, options: argparse.Namespace
+) -> Callable[[Evaluation], corrupted.CorruptedScores]:
+    """Returns what scores a run under the corruptions of the options; raises ConfigError for those that are wrong."""
+    seed, strengths = options.seed or 0, STRENGTHS if options.strengths is None else options.strengths
+    try:
+        names = corrupted.chosen(options.corruptions, run.config.data.channels)
+        strengths = corrupted.require_strengths(strengths)
+    except ArgumentError as error:
+        raise ConfigError(str(error)) from error
+    file = corrupted.file_of(run, options.split, predictor)
+    corrupted.require_own(file, run)
+    baseline = None
+    if options.baseline is not None:
+        baseline = corrupted.read_baseline(options.baseline, file, names, strengths, seed)
+    return functools.partial(corrupted.score_corrupted, names=names, strengths=strengths, seed=seed, baseline=baseline)
 
 
 def _changed(overrides: Sequence[str]) -> str:

@@ -30,7 +30,7 @@ from jaxseg.audit.judges import make_judges
 from jaxseg.audit.outputs import require_own, write_audit
 from jaxseg.config.command import run_command
 from jaxseg.config.parser import CommandParser
-from jaxseg.inference.evaluation import split_of_data
+from jaxseg.data.sources import split_of_data
 from jaxseg.inference.options import add_options, predictor_of, require_distinct, whole_number, with_folds
 from jaxseg.run.load import Which, load_run
 

@@ -14,9 +14,9 @@ from jaxseg.config import ConfigDict, held_out_group, set_key
 from jaxseg.data import make_source
 from jaxseg.data.base import Source, require_bytes
 from jaxseg.data.folds import Folds, folds_of
+from jaxseg.data.sources import split_of_data
 from jaxseg.data.transforms import fill_up, pad_to, resize_image, resize_label
 from jaxseg.errors import ConfigError
-from jaxseg.inference.evaluation import split_of_data
 from jaxseg.inference.last_layer import last_layer
 from jaxseg.inference.predictor import Predictor
 from jaxseg.run.load import Run

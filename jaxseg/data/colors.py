@@ -23,6 +23,62 @@ def adjust_contrast(image: Array, factor: Array | float) -> jax.Array:
     return _on_colors(image, lambda colors: jnp.mean(colors) + (colors - jnp.mean(colors)) * factor)
 
 
+def adjust_contrast_of_channels(image: Array, factor: Array | float) -> jax.Array:
+    """Returns image f32[h,w,c] with the distance of each colour from its own mean times `factor`, within [0, 1].
+
+    A fourth channel (alpha) is kept.
+    """
+
+    def adjust(colors: jax.Array) -> jax.Array:
+        means = jnp.mean(colors, axis=(0, 1), keepdims=True)
+        return means + (colors - means) * factor
+
+    return _on_colors(image, adjust)
+
+
+def add_value(image: Array, amount: Array | float) -> jax.Array:
+    """Returns image f32[h,w,c] with `amount` added to the value of HSV, the largest of the colours, within [0, 1].
+
+    Hue and saturation are kept: all colours of a pixel have one factor. Black turns grey. A grey image (c = 1) is
+    its own value, and a fourth channel (alpha) is kept.
+
+    Raises:
+        ValueError: unless c is 1, 3 or 4.
+    """
+    _is_grey(image, "value")
+
+    def adjust(colors: jax.Array) -> jax.Array:
+        top = jnp.max(colors, axis=2, keepdims=True)
+        bright = jnp.clip(top + amount, 0.0, 1.0)
+        return jnp.where(top > 0, colors * (bright / jnp.where(top > 0, top, 1.0)), bright)
+
+    return _on_colors(image, adjust)
+
+
+def scale_saturation(image: Array, factor: Array | float, amount: Array | float = 0.0) -> jax.Array:
+    """Returns image f32[h,w,c] with the saturation of HSV times `factor` plus `amount`, within [0, 1].
+
+    Hue and value are kept. Grey has the hue 0, red, as HSV has it, so that an `amount` above 0 reddens grey pixels. A
+    fourth channel (alpha) is kept.
+
+    Raises:
+        ValueError: unless c is 3 or 4.
+    """
+    if image.shape[2] not in (3, 4):
+        raise ValueError(f"Only images with 3 or 4 channels have a saturation of HSV, got {image.shape[2]} channels.")
+
+    def adjust(colors: jax.Array) -> jax.Array:
+        top, low = jnp.max(colors, axis=2, keepdims=True), jnp.min(colors, axis=2, keepdims=True)
+        spread = top - low
+        before = spread / jnp.where(top > 0, top, 1.0)
+        after = jnp.clip(before * factor + amount, 0.0, 1.0)
+        # How far each colour is below the largest, in shares of the spread; red has 0 and the others 1 in a grey pixel.
+        below = jnp.where(spread > 0, (top - colors) / jnp.where(spread > 0, spread, 1.0), jnp.array([0.0, 1.0, 1.0]))
+        return top * (1.0 - after * below)
+
+    return _on_colors(image, adjust)
+
+
 def adjust_saturation(image: Array, factor: Array | float) -> jax.Array:
     """Returns image f32[h,w,c] with the distance of its colours from their luma (BT.601) times `factor`, within [0, 1].
 

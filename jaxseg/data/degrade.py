@@ -155,14 +155,27 @@ def erase(key: Key, image: Array, erased: Array | bool) -> jax.Array:
     narrow, wide = (math.log(aspect) for aspect in _ERASED_ASPECT)
     area = (low + (high - low) * draw[0]) * image.shape[0] * image.shape[1]
     aspect = jnp.exp(narrow + (wide - narrow) * draw[1])
-    inside = jnp.asarray(erased)
-    for axis, side in enumerate((jnp.sqrt(area * aspect), jnp.sqrt(area / aspect))):
-        size = image.shape[axis]
-        side = jnp.clip(jnp.round(side), 1, size)
-        first = jnp.floor(draw[2 + axis] * (size - side + 1))
-        at = jnp.arange(size)
-        inside = inside & jnp.expand_dims((at >= first) & (at < first + side), 1 - axis)
+    inside = jnp.asarray(erased) & rectangle(
+        draw[2:], image.shape[:2], (jnp.sqrt(area * aspect), jnp.sqrt(area / aspect))
+    )
     return jnp.where(inside[:, :, None], jax.random.uniform(values, image.shape), jnp.asarray(image))
+
+
+def rectangle(place: Array, size: tuple[int, ...], sides: tuple[Array | float, Array | float]) -> jax.Array:
+    """Returns bool[h,w], whether each pixel of an image of `size` (h, w) is inside a rectangle that lies in it whole.
+
+    Args:
+        place: f32[2] in [0, 1), where its first row and column are among those that are possible.
+        size: (h, w) of the image.
+        sides: height and width in pixels, which are rounded, and cut to those of the image.
+    """
+    inside = jnp.asarray(True)
+    for axis, side in enumerate(sides):
+        side = jnp.clip(jnp.round(side), 1, size[axis])
+        first = jnp.floor(place[axis] * (size[axis] - side + 1))
+        at = jnp.arange(size[axis])
+        inside = inside & jnp.expand_dims((at >= first) & (at < first + side), 1 - axis)
+    return inside
 
 
 def _mixed(planes: jax.Array, matrix: np.ndarray) -> jax.Array:

@@ -12,7 +12,7 @@ SOURCES = ("shapes", "folder", "camvid", "voc2012", "oxford_iiit_pet", "cityscap
 """The values of `data.source`."""
 
 
-def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Source:
+def make_source(config: ConfigDict, split: str, *, strict: bool = True, named_by: str = "") -> Source:
     """Returns one split of the data set that `config.data` describes; the training split without `data.fold`.
 
     Args:
@@ -21,6 +21,7 @@ def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Sourc
             "fold", the training images that it leaves out, with all their labels.
         strict: raise if anything in a folder is wrong; otherwise list it in `problems`, for `jaxseg.data.check`, which
             reads all folds.
+        named_by: what named `data.classes`, for the message where the data have others: "the run in DIR"; "": the user.
 
     Raises:
         ConfigError: if there is no data set `data.source`, or no term of the loss uses `data.unlabelled`, or tags that
@@ -30,7 +31,7 @@ def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Sourc
     """
     data = config.data
     if data.fold and split == HELD_OUT:
-        return held_out(make_source(_whole(config), data.train_split, strict=strict), data)
+        return held_out(make_source(_whole(config), data.train_split, strict=strict, named_by=named_by), data)
     allow_pixels_of_data(data.max_pixels)
     require_use_of_unlabelled(config)
     require_windows(config)
@@ -71,7 +72,7 @@ def make_source(config: ConfigDict, split: str, *, strict: bool = True) -> Sourc
         from jaxseg.data.folders import weakened
 
         source = weakened(source, config, loss.takes_possible)
-    check_source(source, config, split)
+    check_source(source, config, split, named_by)
     if data.fold and split == data.train_split and strict:
         return without_fold(source, data)
     return source
@@ -175,13 +176,19 @@ def split_of_data(config: ConfigDict, split: str) -> str:
     return known[split] if split in known else split
 
 
-def check_source(source: Source, config: ConfigDict, split: str) -> None:
-    """Raises DataError if `source` is empty or its classes differ from those of `config`."""
+def check_source(source: Source, config: ConfigDict, split: str, named_by: str = "") -> None:
+    """Raises DataError if `source` is empty or its classes differ from those of `config`; see `make_source`."""
     what = f"the {config.data.source} data" + (f" in {config.data.dir!r}" if config.data.dir else "")
     classes = source.info.classes
     if len(source) == 0:
         raise DataError(f"The split {split!r} of {what} has no images; at least 1 was expected.")
     given = tuple(config.data.classes)
+    if given and given != classes and named_by:
+        raise DataError(
+            f"{what[0].upper()}{what[1:]} has {counted(len(classes), 'class')} ({', '.join(classes)}), but {named_by} "
+            f"was trained on {counted(len(given), 'class')} ({', '.join(map(str, given))}): names and order must be "
+            "the same, and classes.json in a folder gives them."
+        )
     if given and given != classes:
         raise DataError(
             f"data.classes names {counted(len(given), 'class')} ({', '.join(map(str, given))}), but {what} has "

@@ -1,5 +1,6 @@
 """What is done with a trained network: load a run, score a split, segment an image of any size."""
 
+from jaxseg.inference.corrupted import CorruptedScores, score_corrupted
 from jaxseg.inference.crf import refine
 from jaxseg.inference.crf_search import CRFSearch, search_crf
 from jaxseg.inference.evaluation import Evaluation, evaluate
@@ -10,6 +11,7 @@ from jaxseg.run.load import Run, load_run
 
 __all__ = [
     "CRFSearch",
+    "CorruptedScores",
     "Evaluation",
     "Result",
     "Run",
@@ -21,5 +23,6 @@ __all__ = [
     "make_segmenter",
     "refine",
     "score",
+    "score_corrupted",
     "search_crf",
 ]

@@ -12,13 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg import metrics
-from jaxseg.config import set_key
-from jaxseg.data import make_source
 from jaxseg.errors import ArgumentError, counted, nearest
 from jaxseg.inference.crf import colors, numbers, refiner, to_logits
-from jaxseg.inference.evaluation import scores_file, split_of_data
+from jaxseg.inference.other_data import open_split
 from jaxseg.inference.predictor import make_predictor
 from jaxseg.inference.progress import each
+from jaxseg.inference.report_files import scores_file
 from jaxseg.metrics.formatting import markdown_table
 from jaxseg.nn.crf import CRF
 from jaxseg.nn.ops.dense_crf import kernel_radius
@@ -144,9 +143,7 @@ def search_crf(
     require_single(run, "A search of a dense CRF")
     settings = grid_settings(CRF.parse(start) if isinstance(start, str) else start, GRID if grid is None else grid)
     radius = max(kernel_radius(crf.smooth_xy) for crf in settings)
-    config = run.config.copy_and_resolve_references()
-    set_key(config, "data.classes", run.classes)
-    source = make_source(config, split_of_data(run.config, split))
+    config, source = run.config, open_split(run, split)
     chosen = sorted({i * len(source) // images for i in range(images)})
     tiles, overlap = config.eval.tiles, config.eval.overlap
     segment, k = make_predictor([run], tiles=tiles, overlap=overlap), metrics.num_confusion_classes(run.num_classes)

@@ -12,18 +12,17 @@ import numpy as np
 
 from jaxseg import metrics, pictures
 from jaxseg.arguments import Where, check_value
-from jaxseg.config import set_key, to_dict
-from jaxseg.data import make_source
+from jaxseg.config import to_dict
 from jaxseg.data.reading import Reading
-from jaxseg.data.sources import split_of_data
 from jaxseg.errors import ConfigError, counted, naming_lack_of_memory
 from jaxseg.inference import surface
 from jaxseg.inference.alone import Alone, score_alone
 from jaxseg.inference.crf import RefinedPredictor
 from jaxseg.inference.image_totals import ImageTotals, groups_to_draw, interval_dict, interval_line, interval_of
+from jaxseg.inference.other_data import open_split, other_data, require_own_name
 from jaxseg.inference.predictor import Predictor, make_predictor
 from jaxseg.inference.progress import progress
-from jaxseg.inference.report_files import picture_file, scores_file
+from jaxseg.inference.report_files import of_data, picture_file, scores_file
 from jaxseg.inference.score import Result
 from jaxseg.inference.score_batches import score_in_batches
 from jaxseg.inference.score_images import score_images
@@ -131,7 +130,8 @@ class Evaluation:
         if self.boundary is not None:
             lines += ["", surface.surface_table(self.boundary, run.classes)]
         what = f"{run.config.model.name} after {counted(run.step, 'step')} ({run.which} checkpoint)"
-        lines += ["", f"{what}, split {self.split}:"]
+        other = f" of {run.config.data.dir}, not the data of the training" if other_data(run) else ""
+        lines += ["", f"{what}, split {self.split}{other}:"]
         if self.confusion.sum():
             lines.append(f"{counted(self.images, 'image')}, loss {self.loss:.4f}, mIoU {100 * self.mean_iou:.2f} %")
             lines += [] if interval is None else [interval_line(interval, self.unit)]
@@ -162,8 +162,10 @@ class Evaluation:
         """Returns what evaluate-SPLIT.json holds; shares are of 1, None stands for a number that no pixel decides."""
         boundary, classes = self.boundary, self.run.classes
         levels = [metrics.scores_dict(*each) for each in zip(self.levels, self.run.hierarchy.names)]
+        other = other_data(self.run)
         return {
             "split": self.split,
+            **({"other_data": other} if other else {}),
             "step": self.run.step,
             "which": self.run.which,
             "images": self.images,
@@ -203,13 +205,6 @@ class Evaluation:
         """Where the configuration lies in the workdir: in that of the first fold, of a folder of folds."""
         return f"{self.run.members[0].workdir.name}/" if self.run.members else ""
 
-    @property
-    def _name(self) -> str:
-        """The split in the names of the report's files, and how its images were segmented."""
-        if self.predictor is None:
-            return self.split
-        return self.split + suffix_of(self.predictor)
-
     def write_report(self) -> dict[str, Path]:
         """Writes evaluate-SPLIT.json and confusion-SPLIT.png into the run's workdir; returns {what: path}.
 
@@ -220,10 +215,10 @@ class Evaluation:
         Raises:
             ConfigError: if a file cannot be written, or would replace one that jaxseg did not write.
         """
-        workdir = self.run.workdir
-        files, picture = {"scores": scores_file(workdir, self._name)}, picture_file(workdir, self._name)
+        workdir, name = self.run.workdir, report_name(self.run, self.split, self.predictor)
+        files, picture = {"scores": scores_file(workdir, name)}, picture_file(workdir, name)
         if jax.process_index() == 0:
-            require_own_report(workdir, self._name)
+            require_own_report(self.run, self.split, self.predictor)
             write_or_refuse(files["scores"], self.to_dict())
             try:
                 if len(self.run.classes) <= _DRAWN and not self.run.parts.loss.multilabel:
@@ -265,9 +260,7 @@ def evaluate(
         require_one_class(run, "A score of boundaries")
     if isinstance(predictor, RefinedPredictor):
         require_one_class(run, "A dense CRF")
-    config = run.config.copy_and_resolve_references()
-    set_key(config, "data.classes", run.classes)  # the data must still have the classes of the training
-    source = make_source(config, split_of_data(run.config, split))
+    config, source = run.config, open_split(run, split)
     sigmoids = run.parts.loss.one_vs_rest
     measures: dict[str, Measure] = {
         "calibration": metrics.set_calibration_stats
@@ -288,8 +281,7 @@ def evaluate(
         if with_boundary:
             boundaries.add(maps)
 
-    if predictor is None and (config.eval.tiles or run.members):
-        predictor = make_predictor([run], tiles=config.eval.tiles or None, overlap=config.eval.overlap)
+    predictor = needed_predictor(run, predictor)
     advice = "give a smaller eval.batch_size" + ("" if config.data.fit == "resize" else ", or images of fewer pixels")
     lacking = naming_lack_of_memory("A batch of the evaluation", advice)
     seconds, alone = math.nan, ()
@@ -314,23 +306,40 @@ def evaluate(
     return Evaluation(run, split, result, predictor, seconds, alone, counts, groups)
 
 
+def needed_predictor(run: Run, predictor: Predictor | None = None) -> Predictor | None:
+    """Returns what segments the images of a split one at a time: the given one, or that of `eval.tiles` or of a folder
+    of folds; None: the run's network sees them in batches."""
+    if predictor is None and (run.config.eval.tiles or run.members):
+        return make_predictor([run], tiles=run.config.eval.tiles or None, overlap=run.config.eval.overlap)
+    return predictor
+
+
 def _or_none(seconds: float) -> float | None:
     return None if math.isnan(seconds) else seconds
 
 
-def suffix_of(predictor: Predictor) -> str:
-    """Returns what follows the split in the names of the report's files: how its images were segmented."""
-    parts = [
-        ("tiles", predictor.tiling.tiles is not None),
-        ("average", len(predictor.networks.views) > 1),
-        ("runs", len(predictor.networks.members) > 1),
-        ("crf", isinstance(predictor, RefinedPredictor)),
-    ]
-    return "".join(f"-{name}" for name, holds in parts if holds)
+def report_name(run: Run, split: str, predictor: Predictor | None) -> str:
+    """Returns the split in the names of the report's files: on which data, if on others, and how it was segmented."""
+    parts = (
+        []
+        if predictor is None
+        else [
+            ("tiles", predictor.tiling.tiles is not None),
+            ("average", len(predictor.networks.views) > 1),
+            ("runs", len(predictor.networks.members) > 1),
+            ("crf", isinstance(predictor, RefinedPredictor)),
+        ]
+    )
+    return of_data(split, other_data(run)) + "".join(f"-{name}" for name, holds in parts if holds)
 
 
-def require_own_report(workdir: Path, split: str) -> None:
-    """Raises ConfigError if a file of the name of a report's is no such file, so that it is not replaced."""
-    scores = scores_file(workdir, split)
+def require_own_report(run: Run, split: str, predictor: Predictor | None) -> None:
+    """Raises ConfigError if a file of the name of a report's is no such file, so that it is not replaced.
+
+    So it does for the scores on other data of the same name.
+    """
+    name = report_name(run, split, predictor)
+    scores = scores_file(run.workdir, name)
     require_own_json(scores, ("split", "which", "confusion"))
-    marks.require_own_figure(picture_file(workdir, split), "move it out of the workdir")
+    require_own_name(scores, run, other_data(run))
+    marks.require_own_figure(picture_file(run.workdir, name), "move it out of the workdir")

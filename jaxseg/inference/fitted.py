@@ -8,12 +8,11 @@ from typing import Any, TypeVar
 import jax
 
 from jaxseg import parallel
-from jaxseg.config import set_key
-from jaxseg.data import make_eval_loader, make_source
+from jaxseg.data import make_eval_loader
 from jaxseg.errors import ConfigError, counted, naming_lack_of_memory
 from jaxseg.files import read_json
-from jaxseg.inference.evaluation import split_of_data
 from jaxseg.inference.folded import fold_run
+from jaxseg.inference.other_data import open_split
 from jaxseg.inference.predictor import make_predictor
 from jaxseg.inference.progress import progress
 from jaxseg.inference.score import score
@@ -48,9 +47,7 @@ def sums_over_split(
         OutOfMemoryError: if a batch does not fit into the device's memory.
     """
     require_single(run, f"A fit of {label}")
-    config = run.config.copy_and_resolve_references()
-    set_key(config, "data.classes", run.classes)  # the data must still have the classes of the training
-    source = make_source(config, split_of_data(run.config, split))
+    config, source = run.config, open_split(run, split)
     if config.eval.tiles:
         predictor = make_predictor([run], tiles=config.eval.tiles, overlap=config.eval.overlap)
         members = tuple(dataclasses.replace(m, model=model_of(m.model)) for m in predictor.networks.members)

@@ -16,10 +16,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxseg.arguments import Count, Where, check_value
 from jaxseg.config import ConfigDict, to_dict, update
 from jaxseg.data import make_source
-from jaxseg.data.sources import training_source
+from jaxseg.data.sources import split_of_data, training_source
 from jaxseg.data.transforms import fill_up, resize_image
 from jaxseg.errors import ConfigError, DataError, naming_lack_of_memory
-from jaxseg.inference.evaluation import split_of_data
 from jaxseg.inference.progress import each
 from jaxseg.metrics import class_indices
 from jaxseg.nn.quantisation import (

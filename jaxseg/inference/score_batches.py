@@ -29,12 +29,21 @@ def score_in_batches(
     """Scores a split with the network of a run, each image once and at its own size.
 
     Args:
+        run, config, measures, maps: see `batch_scorer`.
+        source: the split.
+        see, progress: see `score.score`; `see` is called if `maps` holds.
+    """
+    return batch_scorer(run, config, measures, maps)(source, see, progress)
+
+
+def batch_scorer(run: Run, config: ConfigDict, measures: Mapping[str, Measure], maps: bool) -> Callable[..., Result]:
+    """Returns the function (split, see, progress) -> its scores by `score.score`, of one program for every split.
+
+    Args:
         run: from `load_run`; its batch norms are folded into its convolutions.
         config: the configuration of the data.
-        source: the split.
         measures: further sums by name, each a function of (logits, labels).
         maps: whether `see` is called.
-        see, progress: see `score.score`.
     """
     devices = jax.device_count()
     strategy = parallel.make_strategy("jit", {}, options=config.compile.options)
@@ -43,13 +52,21 @@ def score_in_batches(
     eval_step = ahead_of_evaluation(step, config)
     # A batch that the devices of this machine can share; the padding examples do not count.
     batch_size = -(-config.eval.batch_size // devices) * devices
-    loader = make_eval_loader(
-        source,
-        batch_size=batch_size,
-        size=config.data.size,
-        fit=config.data.fit,
-        reading=Reading(timeout=config.data.timeout),
-        multiple=config.eval.multiple,
-    )
     state = strategy.put_state(state)
-    return score(eval_step, state, loader, loss=run.parts.loss, strategy=strategy, progress=progress, see=see)
+
+    def scorer(
+        source: Any,
+        see: Callable[[dict[str, np.ndarray]], object] = lambda maps: None,
+        progress: Callable[[int], object] = lambda images: None,
+    ) -> Result:
+        loader = make_eval_loader(
+            source,
+            batch_size=batch_size,
+            size=config.data.size,
+            fit=config.data.fit,
+            reading=Reading(timeout=config.data.timeout),
+            multiple=config.eval.multiple,
+        )
+        return score(eval_step, state, loader, loss=run.parts.loss, strategy=strategy, progress=progress, see=see)
+
+    return scorer

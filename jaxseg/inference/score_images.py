@@ -5,7 +5,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,8 @@ from jaxseg.metrics import predict_and_count
 from jaxseg.metrics.native_size import inside_mask
 from jaxseg.step import Measure
 from jaxseg.types import PyTree, label_type
+
+Counter: TypeAlias = Callable[..., dict[str, PyTree]]
 
 _TIMED = 3  # images from which on their median time says something
 _TINY = 1e-30  # below a probability's rounding: its logarithm is finite
@@ -42,6 +44,7 @@ def score_images(
     measures: Mapping[str, Measure] | None = None,
     progress: Callable[[int], object] = lambda images: None,
     see: Callable[[dict[str, np.ndarray]], object] = lambda maps: None,
+    counter: Counter | None = None,
 ) -> Timed:
     """Scores a split, each image once and at its own size; several processes share the images.
 
@@ -56,6 +59,7 @@ def score_images(
         measures: further sums by name, each a function of (logits, labels).
         progress: called with the number of this process's images after each.
         see: called with the maps of each image, as of `step.make_eval_step`, and its "index".
+        counter: of `make_counter` with the same loss and measures, which several calls share; None: one of its own.
 
     Raises:
         DataError: if an image cannot be read.
@@ -63,8 +67,8 @@ def score_images(
     """
     if len(source) == 0:
         raise ValueError("there is no image to score: the split is empty")
-    has_loss = not any(term.definition.reads for term in loss.terms)
-    count = _counter(loss, has_loss, measures or {})
+    has_loss = _has_loss(loss)
+    count = make_counter(loss, measures or {}) if counter is None else counter
     totals: PyTree = None
     seconds: list[tuple[tuple[int, ...], float]] = []
     processes, index = jax.process_count(), jax.process_index()
@@ -110,9 +114,15 @@ def typical_seconds(seconds: Iterable[tuple[tuple[int, ...], float]]) -> float:
     return statistics.median(timed) if len(timed) >= _TIMED else math.nan
 
 
-def _counter(loss: Loss, has_loss: bool, measures: Mapping[str, Measure]) -> Callable[..., dict[str, PyTree]]:
+def _has_loss(loss: Loss) -> bool:
+    """Returns whether the loss has a value of the logits alone."""
+    return not any(term.definition.reads for term in loss.terms)
+
+
+def make_counter(loss: Loss, measures: Mapping[str, Measure]) -> Counter:
     """Returns the compiled (scores f32[1,y,x,k], are they logits, labels u8|u16[1,y,x], size of the image
     i32[1,2]) -> the sums of one image."""
+    has_loss = _has_loss(loss)
 
     @functools.partial(jax.jit, static_argnums=1)
     def count(values: jax.Array, are_logits: bool, labels: jax.Array, size: jax.Array) -> dict[str, PyTree]:

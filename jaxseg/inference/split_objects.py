@@ -6,12 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxseg.arguments import expanded
-from jaxseg.config import set_key
-from jaxseg.data import make_source
 from jaxseg.data.images import opened
 from jaxseg.errors import ConfigError, DataError, counted
-from jaxseg.inference.evaluation import split_of_data
 from jaxseg.inference.objects import ObjectScores, ObjectTotal, object_dict, object_table
+from jaxseg.inference.other_data import open_split
 from jaxseg.inference.predictor import Predictor, make_predictor
 from jaxseg.inference.progress import each
 from jaxseg.inference.regions.find import find_regions
@@ -102,9 +100,7 @@ def score_objects(
         DataError: if a picture is missing, or has not the size of its image; see also `inference.evaluate`.
     """
     require_one_class(run, "A score of objects")
-    config = run.config.copy_and_resolve_references()
-    set_key(config, "data.classes", run.classes)
-    source = make_source(config, split_of_data(run.config, split))
+    source = open_split(run, split)
     tiles, overlap = run.config.eval.tiles or None, run.config.eval.overlap
     predict = make_predictor([run], tiles=tiles, overlap=overlap) if predictor is None else predictor
     settings = RegionSettings(tuple(range(len(run.classes)))) if settings is None else settings

@@ -16,12 +16,10 @@ import numpy as np
 from flax import linen as nn
 
 from jaxseg import metrics
-from jaxseg.config import set_key
-from jaxseg.data import make_source
 from jaxseg.data.images import read_image
 from jaxseg.errors import ConfigError, counted
-from jaxseg.inference.evaluation import split_of_data
 from jaxseg.inference.networks import Member, Networks
+from jaxseg.inference.other_data import open_split
 from jaxseg.inference.predictor import Predictor, Tiling
 from jaxseg.inference.progress import each
 from jaxseg.inference.segment import make_segmenter
@@ -262,9 +260,7 @@ def score_uncertainty(
         DataError: if the data is missing or empty, or its classes are not those of the run.
     """
     require_one_class(run, "A score of uncertainty")
-    config = run.config.copy_and_resolve_references()
-    set_key(config, "data.classes", run.classes)
-    source = make_source(config, split_of_data(run.config, split))
+    source = open_split(run, split)
     sigmoids, k = run.parts.loss.one_vs_rest, run.num_classes
     most = most_entropy(k, one_vs_rest=sigmoids)
     largest = dict.fromkeys(("entropy", "expected_entropy", "mutual_information"), most) | {

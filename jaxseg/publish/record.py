@@ -12,7 +12,7 @@ from jaxseg.arguments import as_tuples
 from jaxseg.config import LAYOUT_KEYS, flatten, to_dict
 from jaxseg.errors import ConfigError
 from jaxseg.files import read_json
-from jaxseg.inference.report_files import scores_file
+from jaxseg.inference.report_files import of_data, scores_file
 from jaxseg.publish.places import identity_of, is_place, plain_command
 from jaxseg.run.load import Run
 from jaxseg.run.provenance import read_starts
@@ -153,10 +153,15 @@ def _is_of(report: Mapping[str, Any], run: Run, file: Path) -> bool:
         and all(isinstance(row, dict) and {"name", "iou"} <= row.keys() for row in rows)
         and all(isinstance(row["name"], str) and isinstance(row["iou"], float | int | None) for row in rows)
         and (report["step"], report["which"]) == (run.step, run.which)
-        and file.name == scores_file(run.workdir, report["split"]).name
+        and file.name == scores_file(run.workdir, of_data(report["split"], _other_of(report))).name
         and not any(key in report and report[key] not in ("", 1, None) for key in _BY_OTHER_WAYS)
         and not _changed(report, run, LAYOUT_KEYS)
     )
+
+
+def _other_of(report: Mapping[str, Any]) -> str:
+    """Returns the name of the data of a report, if they are not those of the training; else ""."""
+    return str(report["other_data"]) if "other_data" in report else ""
 
 
 def _changed(report: Mapping[str, Any], run: Run, keys: Iterable[str]) -> list[str]:

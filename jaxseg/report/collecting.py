@@ -14,11 +14,10 @@ import jax
 import numpy as np
 from scipy import ndimage
 
-from jaxseg.config import set_key
-from jaxseg.data import make_source
 from jaxseg.data.base import Source
 from jaxseg.errors import ConfigError
-from jaxseg.inference.evaluation import Evaluation, evaluate, split_of_data
+from jaxseg.inference.evaluation import Evaluation, evaluate
+from jaxseg.inference.other_data import open_split
 from jaxseg.inference.predictor import Predictor
 from jaxseg.metrics import num_confusion_classes
 from jaxseg.metrics.intervals import ImageCounts, class_iou
@@ -131,9 +130,7 @@ class Collected:
 
 def source_of(run: Run, split: str) -> Source:
     """Returns the images of a split, which have the classes of the run; raises DataError as `collect` does."""
-    config = run.config.copy_and_resolve_references()
-    set_key(config, "data.classes", run.classes)  # the data must still have the classes of the training
-    return make_source(config, split_of_data(run.config, split))
+    return open_split(run, split)
 
 
 def collect(run: Run, split: str, predictor: Predictor | None = None) -> Collected:

@@ -22,8 +22,8 @@ from jaxseg.config import ConfigDict
 from jaxseg.config.command import help_text, load_file, run_command
 from jaxseg.config.parser import CommandParser, add_experiment, experiment_of, split_overrides
 from jaxseg.data import make_source
+from jaxseg.data.sources import split_of_data
 from jaxseg.errors import ConfigError, counted
-from jaxseg.inference.evaluation import split_of_data
 from jaxseg.run.check import check
 from jaxseg.run.signals import stop_on_signal
 from jaxseg.run.weights import require_fit

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jaxseg.data import make_source
+from jaxseg.data.sources import split_of_data
 from jaxseg.errors import counted
-from jaxseg.inference.evaluation import split_of_data
 from jaxseg.run.signals import stop_on_signal
 from jaxseg.sweep.pool import Environment, run_all
 from jaxseg.sweep.progress import Progress

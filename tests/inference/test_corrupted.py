@@ -1,0 +1,156 @@
+"""Scores on corrupted images: against predictions of these images, the file, the table, a baseline, wrong options."""
+
+import json
+
+import numpy as np
+import pytest
+from helpers.tiny_run import make_run, tiny_config
+
+from jaxseg import metrics
+from jaxseg.data import make_source, notes
+from jaxseg.data.corruptions import Corrupted, corrupt_stored
+from jaxseg.errors import ArgumentError, ConfigError, DataError
+from jaxseg.evaluate import main
+from jaxseg.inference import corrupted, evaluate, load_run, make_segmenter
+from jaxseg.inference.corrupted import score_corrupted
+
+NAMES = ("contrast", "occlusion")
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("runs") / "shapes", tiny_config())
+
+
+@pytest.fixture(scope="module")
+def run(workdir):
+    return load_run(workdir)
+
+
+@pytest.fixture(scope="module")
+def evaluation(run):
+    return evaluate(run, "val")
+
+
+@pytest.fixture(scope="module")
+def scores(evaluation):
+    return score_corrupted(evaluation, ["occlusion", "contrast"], [5, 1])
+
+
+def test_scores_are_those_of_the_predictions_of_corrupted_images(run, evaluation, scores):
+    source, segment = make_source(run.config, "val"), make_segmenter(run.parts)
+    k, examples = len(run.classes), [source[i] for i in range(len(source))]
+    assert tuple(scores.corruptions) == NAMES and scores.strengths == (1, 5)
+    for name in NAMES:
+        for place, strength in enumerate((1, 5)):
+            matrix = np.zeros((k, k), np.int64)
+            for example in examples:
+                image = corrupt_stored(example["image"], name, strength)
+                found = segment(run.variables, image).classes
+                np.add.at(matrix, (example["label"].ravel(), found.ravel()), 1)
+            expected = metrics.scores(matrix)
+            assert scores.corruptions[name].mean_iou[place] == pytest.approx(expected.mean_iou, abs=1e-12)
+            assert scores.corruptions[name].pixel_accuracy[place] == pytest.approx(expected.pixel_accuracy, abs=1e-12)
+    drops = [[evaluation.mean_iou - x for x in scores.corruptions[name].mean_iou] for name in NAMES]
+    assert list(scores.drops.values()) == [tuple(each) for each in drops]
+    assert scores.mean_drop == pytest.approx(np.mean(drops)) and np.ptp(drops) > 1e-3
+
+
+def test_strength_0_scores_as_an_evaluation_does(run, evaluation):
+    confusion = corrupted._scorer(run, None)
+    source = make_source(run.config, "val")
+    for name in NAMES:
+        np.testing.assert_array_equal(confusion(Corrupted(source, name, 0), lambda images: None), evaluation.confusion)
+
+
+def test_the_command_writes_a_table_and_a_file(workdir, scores, capsys):
+    words = ["--workdir", str(workdir), "--corruptions", "contrast", "occlusion", "--strengths", "1", "5"]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    file = workdir / "corruptions-val.json"
+    report = json.loads(file.read_text())
+    assert f"corruptions: {file}" in printed and "| corruption | strength 1 | strength 5 |" in printed
+    assert report["strengths"] == [1, 5] and report["seed"] == 0 and report["images"] == 5
+    assert report["clean"]["mean_iou"] == scores.clean and report["mean_drop"] == scores.mean_drop
+    for name in NAMES:
+        row = report["corruptions"][name]
+        assert row["mean_iou"] == list(scores.corruptions[name].mean_iou) and row["drop"] == list(scores.drops[name])
+        numbers = [*row["mean_iou"], np.mean(row["mean_iou"]), np.mean(row["drop"])]
+        assert f"| {name:<10} | " in printed
+        line = next(line for line in printed.splitlines() if line.startswith(f"| {name}"))
+        assert [cell.strip() for cell in line.split("|")[2:-1]] == [f"{100 * x:.2f}" for x in numbers]
+    assert f"{100 * scores.mean_drop:.2f} points on average" in printed
+
+    # Related to itself, each error is 1.
+    assert main([*words, "--baseline", str(workdir)]) == 0
+    report = json.loads(file.read_text())
+    assert [row["relative_error"] for row in report["corruptions"].values()] == [1, 1]
+    assert report["mean_relative_error"] == 1 and "CE: 100 - mIoU, in per cent of that of" in capsys.readouterr().out
+    assert main([*words, "--baseline", str(workdir), "--seed", "3"]) == 1
+    assert "with seed 0, and the scores here have others; score the baseline" in capsys.readouterr().err
+
+
+def test_errors_are_related_to_those_of_the_baseline(evaluation, scores):
+    support = tuple(int(x) for x in evaluation.scores.support)
+    other = corrupted.Baseline("runs/b", support, {"contrast": (0.5, 0.5), "occlusion": (0.75, 0.25)})
+    related = corrupted.CorruptedScores(evaluation, (1, 5), scores.corruptions, 0, other)
+    sums = {name: 2 - sum(scores.corruptions[name].mean_iou) for name in NAMES}  # both baselines have 1
+    assert related.relative_errors == pytest.approx(sums)
+    assert related.mean_relative_error == pytest.approx(np.mean([*sums.values()]))
+    with pytest.raises(DataError, match=r"runs/b was scored on other images or masks"):
+        score_corrupted(evaluation, ["contrast"], baseline=other._replace(support=(1, *support[1:])))
+
+
+def test_images_in_tiles_are_corrupted_whole(workdir, scores, capsys):
+    words = ["--workdir", str(workdir), "--tiles", "16", "--corruptions", "occlusion", "--strengths", "5"]
+    assert main(words) == 0
+    report = json.loads((workdir / "corruptions-val-tiles.json").read_text())
+    assert report["corruptions"]["occlusion"]["mean_iou"] == [scores.corruptions["occlusion"].mean_iou[1]]
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["--corruptions", "jpg"],
+            "There is no corruption 'jpg'. Did you mean 'jpeg'? There are gaussian_noise, shot_",
+        ),
+        (
+            ["--corruptions", "fog"],
+            "There is no corruption 'fog'. There are gaussian_noise, shot_noise, impulse_noise,",
+        ),
+        (["--corruptions", "jpeg", "--strengths", "6"], "A strength is 1, 2, 3, 4 or 5, got 6."),
+        (
+            ["--corruptions", "jpeg", "--baseline", "gone"],
+            "The baseline has no gone/corruptions-test.json; score it on",
+        ),
+    ],
+)
+def test_wrong_corruptions_are_one_sentence_before_anything_is_scored(workdir, capsys, words, sentence):
+    assert main(["--workdir", str(workdir), "--split", "test", *words]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith(f"error: {sentence}") and said.err.count("\n") == 1 and said.out == ""
+
+
+def test_options_of_corruptions_alone_and_files_of_others(workdir, capsys):
+    with pytest.raises(SystemExit):
+        main(["--workdir", str(workdir), "--strengths", "1"])
+    assert "error: --strengths is for --corruptions, which is not given." in capsys.readouterr().err
+    file = workdir / "corruptions-test.json"
+    file.write_text("[]")
+    assert main(["--workdir", str(workdir), "--split", "test", "--corruptions", "jpeg"]) == 1
+    assert "would replace a file that jaxseg did not write" in capsys.readouterr().err and file.read_text() == "[]"
+    file.write_text(json.dumps({"split": "test", "clean": 1, "strengths": [1], "corruptions": {"jpeg": 3}}))
+    with pytest.raises(ConfigError, match=r"corruptions-test\.json is not a file of scores that jaxseg wrote"):
+        corrupted.read_baseline(workdir, file, ["jpeg"], [1])
+    file.unlink()
+
+
+def test_all_leaves_out_what_grey_images_do_not_have():
+    with notes.collected() as said:
+        names = corrupted.chosen(["all"], 1)
+    assert "saturate" not in names and len(names) == 11
+    assert said == ["Images with 1 channel have no saturate, which is left out."]
+    with pytest.raises(ArgumentError, match=r"The corruption saturate changes colours"):
+        corrupted.chosen(["jpeg", "saturate"], 1)
