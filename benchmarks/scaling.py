@@ -127,8 +127,8 @@ def compiled(
         "batch": batch,
         "mesh": None if axes is None else list(axes),
         "state": sum(jax.tree.leaves(parts)),
-        "parameters": 4 * sum(x.size for x in jax.tree.leaves(state.params)),
-        "split": 4 * sum(x.size for x in jax.tree.leaves(state.params) if x.size >= strategy.smallest),
+        "parameter_bytes": 4 * sum(x.size for x in jax.tree.leaves(state.params)),
+        "split_bytes": 4 * sum(x.size for x in jax.tree.leaves(state.params) if x.size >= strategy.smallest),
         "arrays": len(jax.tree.leaves(state.params)),
         "arrays_split": sum(x.size >= strategy.smallest for x in jax.tree.leaves(state.params)),
         "temporary": memory.temp_size_in_bytes,
@@ -217,7 +217,7 @@ def shares_table(record: dict[str, Any]) -> str:
     rows = []
     for name, found in record["networks"].items():
         each = found[0]
-        share = each["split"] / each["parameters"]
+        share = each["split_bytes"] / each["parameter_bytes"]
         rows.append((name, f"{each['arrays_split']} of {each['arrays']}", f"{100 * share:.1f} %"))
     return rows_below(("network", "arrays that fsdp splits", "their share of the parameters"), rows)
 
@@ -263,7 +263,7 @@ def sent(way: str, each: dict[str, Any], count: int) -> tuple[float, float]:
     sums, gathers, rows, moved = (each["exchanged"].get(kind, {"bytes": 0})["bytes"] for kind in KINDS)
     total = ring * (2 * sums + gathers)
     if way == "fsdp":
-        total -= ring * each["split"]
+        total -= ring * each["split_bytes"]
     if way == "space":
         return total + rows + moved, each["operations"] * DEVICES / count
     return total + rows + moved, each["operations"]

@@ -243,8 +243,8 @@ def test_memory(tmp_path):
 def test_scaling(tmp_path):
     record = run("scaling", tmp_path / "s", "--parts", "memory")
     (found,) = record["networks"]["unet"]
-    assert found["mesh"] == [1, 1, 8] and found["temporary"] > 10_000 and found["state"] > 3 * found["parameters"]
-    assert found["exchanged"]["all-reduce"]["bytes"] >= found["parameters"]
+    assert found["mesh"] == [1, 1, 8] and found["temporary"] > 10_000 and found["state"] > 3 * found["parameter_bytes"]
+    assert found["exchanged"]["all-reduce"]["bytes"] >= found["parameter_bytes"]
     assert found["exchanged"]["collective-permute"]["count"] > 10 and set(found["exchanged"]) <= {
         *("all-reduce", "collective-permute"),
     }
