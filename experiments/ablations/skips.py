@@ -1,6 +1,7 @@
 """What should a decoder take from the encoder: nothing, features to add, features to concatenate, or SegNet's indices?
 
     python -m jaxseg.sweep --config experiments/ablations/skips.py
+    python -m jaxseg.sweep --config experiments/ablations/skips.py:folder --config.data.dir=MY_FOLDER
 
 One U-Net. Concatenation needs more parameters. The variants without skips and with addition have wider coarse levels,
 and so as many parameters, with a seventh fewer operations. The indices also replace the transposed convolution, by
@@ -19,7 +20,7 @@ from jaxseg.sweep import Sweep
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the configuration that the variants change."""
-    return ablation_recipe(arg, "unet", {"widths": (8, 16, 34, 68), "dropout": 0.0})
+    return ablation_recipe(arg, "unet", {"widths": (8, 16, 34, 68), "dropout": 0.0}, folder={})
 
 
 def sweep() -> Sweep:
