@@ -22,7 +22,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
 
 def sweep(arg: str | None = None) -> Sweep:
-    """Returns the variants: of a folder those without class weights."""
+    """Returns the variants: of a folder one loss over pixels and two over regions."""
     variants = {
         "cross_entropy": {"loss__terms": "cross_entropy"},
         "weighted": {"loss__terms": "cross_entropy", "loss__class_weights": "median_frequency"},
@@ -32,5 +32,5 @@ def sweep(arg: str | None = None) -> Sweep:
         "lovasz": {"loss__terms": "lovasz"},
     }
     if arg == "folder":
-        del variants["weighted"]
+        variants = {name: variants[name] for name in ("cross_entropy", "dice", "lovasz")}
     return Sweep(variants, baseline="cross_entropy")
