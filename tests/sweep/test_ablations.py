@@ -16,6 +16,7 @@ from jaxseg.config import ConfigDict, update
 from jaxseg.errors import ConfigError
 from jaxseg.models import summary
 from jaxseg.run.report import read_log
+from jaxseg.run.weights import require_fit
 from jaxseg.sweep.plan import Plan, load_plan, runs_of
 from jaxseg.train import train
 
@@ -215,6 +216,19 @@ def test_shared_units_are_compared_at_equal_depth_and_operations() -> None:
     sizes = {variant: each[0].parameters for variant, each in rows.items()}
     assert sizes["shared"] < 0.5 * sizes["separate"] < 0.5 * sizes["separate-weighted"]
     assert sizes["separate-weighted"] - sizes["separate"] == 5 * (sizes["shared-weighted"] - sizes["shared"])
+
+
+def test_the_encoder_of_the_autoencoder_fits_that_of_the_unet() -> None:
+    plan = plan_of("autoencoder")
+    assert plan.start_of("pretrained") == "autoencoder"
+    configs = [plan.config(name, 0) for name in ("pretrained", "autoencoder")]
+    for config in configs:
+        update(config, model__args={**config.model.args.to_dict(), "widths": (4, 6)}, data__size=(16, 16))
+    network, start = (build.build_parts(config, CLASSES) for config in configs)
+    require_fit(network, start)
+    update(configs[0], model__weights_skip=("/head/",))
+    with pytest.raises(ConfigError, match=r"do not fit the model.* unexpected: .*params/reconstruction"):
+        require_fit(network, start)
 
 
 def test_norms_are_compared_at_one_batch_size() -> None:
