@@ -25,12 +25,16 @@ from jaxseg.config import KEYS, ConfigDict
 from jaxseg.errors import ArgumentError, ConfigError, nearest, raise_together
 from jaxseg.pruning.masks import pruned, pruning_of
 from jaxseg.tuning import EVERYTHING, PROBE, Selection, following_progress, only, scaled_by_layer
+from jaxseg.tuning.kernels import decay_mask, matrices
 from jaxseg.types import DISCRIMINATOR, ENCODER, LORA, PyTree
 
 _EXCLUDED = {
     **dict.fromkeys(("lbfgs", "polyak_sgd"), "needs the value of the loss at each update"),
     **dict.fromkeys(("optimistic_adam", "rprop", "sm3"), "takes no schedule of learning rates"),
 }  # optimiser of optax: why a training step here cannot use it
+_FUNCTIONS: dict[str, Callable[..., Any]] = {name: f for name, f in vars(optax).items() if inspect.isfunction(f)} | {
+    "muon": optax.contrib.muon
+}
 
 
 @checked
@@ -92,17 +96,6 @@ def make_schedule(
     return schedule
 
 
-def decay_mask(params: PyTree) -> PyTree:
-    """True for the parameters that weight decay shrinks: matrices and kernels, no norm, bias, token or positions."""
-    tokens = ("class_token", "registers", "query", "level", "embedding")  # of transformers
-
-    def decays(path: tuple[Any, ...], leaf: Any) -> bool:
-        name = str(getattr(path[-1], "key", path[-1])).lower() if path else ""
-        return jnp.ndim(leaf) > 1 and name not in tokens and not any(x in name for x in ("scale", "bias", "pos"))
-
-    return jax.tree_util.tree_map_with_path(decays, params)
-
-
 def encoder_labels(params: PyTree) -> PyTree:
     """Returns "encoder" for the parameters of the child "encoder" of a network, and their adapters; "rest" for others.
 
@@ -122,14 +115,13 @@ def encoder_labels(params: PyTree) -> PyTree:
 
 
 def optimizers() -> tuple[str, ...]:
-    """The names that `make_optimizer` takes: the optimisers of optax that need only gradients."""
-    functions = {name: value for name, value in vars(optax).items() if inspect.isfunction(value)}
+    """The names that `make_optimizer` takes: the optimisers of optax that need only gradients, and muon."""
     return tuple(
         name
-        for name in sorted(functions)
+        for name, function in sorted(_FUNCTIONS.items())
         if not name.startswith(("scale_", "_"))
         and name not in _EXCLUDED
-        and "learning_rate" in inspect.signature(functions[name]).parameters
+        and "learning_rate" in inspect.signature(function).parameters
     )
 
 
@@ -149,11 +141,12 @@ def make_optimizer(
     """Returns the optax optimiser `name`: gradients are clipped, then decayed, then turned into an update.
 
     Weight decay applies only to the parameters of `decay_mask`. It is decoupled where the optax optimiser takes decay
-    with a mask (adamw, lamb, lion, ...: Loshchilov and Hutter, Decoupled Weight Decay, 2019), else L2, weight_decay·θ
-    added to the clipped gradient.
+    with a mask (adamw, lamb, lion, muon, ...: Loshchilov and Hutter, Decoupled Weight Decay, 2019), else L2,
+    weight_decay·θ added to the clipped gradient. Muon updates the parameters that decay (`tuning.matrices`), and AdamW
+    the others, at the same rate.
 
     Args:
-        name: sgd, adam, adamw, rmsprop, or any of `optimizers()`.
+        name: sgd, adam, adamw, rmsprop, lion, muon, or any of `optimizers()`.
         schedule: step -> learning rate.
         weight_decay: 0 for none.
         momentum: of sgd; 0 for none. RMSprop has none (as in optax, torch and Keras) unless `args` sets it.
@@ -174,7 +167,7 @@ def make_optimizer(
         raise ArgumentError(f"name={name} is not possible: this optimiser of optax {_EXCLUDED[name]}; take another.")
     if name not in known:
         raise ArgumentError(f"name must be that of an optimiser of optax, got {name!r}.{nearest(name, known)}")
-    function = getattr(optax, name)
+    function = _FUNCTIONS[name]
     ours = _own_arguments(name, schedule, weight_decay, momentum)
     args = _checked_args(name, ours, args or {})
     chain: list[optax.GradientTransformation] = (
@@ -205,8 +198,11 @@ _MASKS = ("mask", "weight_decay_mask")  # names in optax of the argument that sa
 
 def _own_arguments(name: str, schedule: optax.Schedule, weight_decay: float, momentum: float) -> dict[str, Any]:
     """Returns the arguments of the optax function `name` that follow from those of `make_optimizer`."""
-    parameters = inspect.signature(getattr(optax, name)).parameters
+    parameters = inspect.signature(_FUNCTIONS[name]).parameters
     ours: dict[str, Any] = {"learning_rate": schedule}
+    if name == "muon":
+        # Its AdamW has the same schedule, and only parameters that do not decay.
+        ours |= {"muon_weight_dimension_numbers": matrices, "adam_learning_rate": None, "adam_weight_decay": 0.0}
     if name == "sgd":
         ours["momentum"] = momentum or None
     mask = next((argument for argument in _MASKS if argument in parameters), None)
@@ -224,8 +220,9 @@ def _checked_args(name: str, ours: Mapping[str, Any], args: Mapping[str, Any]) -
     """
     taken = next((key for key in args if key in ours), None)
     if taken is not None:
-        raise ArgumentError(f"args.{taken} is set already" + ("." if taken in _MASKS else f"; set {taken} itself."))
-    parameters = inspect.signature(getattr(optax, name)).parameters
+        key = taken in ("learning_rate", "momentum", "weight_decay")
+        raise ArgumentError(f"args.{taken} is set already" + (f"; set {taken} itself." if key else "."))
+    parameters = inspect.signature(_FUNCTIONS[name]).parameters
     hints = {key: _hint(key, parameter.default) for key, parameter in parameters.items() if key not in ours}
     check(f"the optimiser {name}", args, hints, prefix="args.")
     return dict(args)
@@ -236,10 +233,14 @@ def _hint(argument: str, default: Any) -> Any:
     if isinstance(default, bool):
         return bool
     below_one: Any = BelowOne
+    positive: Any = Positive
     if argument == "momentum":
         return below_one | None
+    if argument == "consistent_rms":
+        return positive | None
     if isinstance(default, int | float):
-        return BelowOne if argument in ("b1", "b2", "decay") else float
+        average = argument in ("b1", "b2", "decay", "adam_b1", "adam_b2") or (argument == "beta" and default < 1)
+        return BelowOne if average else float
     return Any
 
 

@@ -66,4 +66,5 @@ def test_decoupled_decay_has_the_names_that_optim_looks_for():
     """Of the optimisers that experiments name: a renamed mask would make their decay L2 in silence."""
     for function, mask in ((optax.adamw, "mask"), (optax.lamb, "mask"), (optax.lion, "mask")):
         assert {"learning_rate", "weight_decay", mask} <= set(inspect.signature(function).parameters)
-    assert "weight_decay_mask" in inspect.signature(optax.lars).parameters
+    for function in (optax.lars, optax.contrib.muon):
+        assert "weight_decay_mask" in inspect.signature(function).parameters

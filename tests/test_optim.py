@@ -11,6 +11,7 @@ import pytest
 from jaxseg import optim
 from jaxseg.config import default_config, from_dict, set_key, to_dict, update
 from jaxseg.errors import ArgumentError, ConfigError
+from jaxseg.tuning import Selection
 
 
 def rates(steps: int = 10, at=None, **options) -> np.ndarray:
@@ -185,11 +186,80 @@ def test_every_optimiser_by_name_takes_a_step(name):
         ({"args": {"momentum": 0.5}}, "^args.momentum is set already; set momentum itself"),
         ({"args": {"learning_rate": 0.5}}, "^args.learning_rate is set already"),
         ({"name": "adamw", "args": {"mask": None}}, "^args.mask is set already"),
+        ({"name": "muon", "args": {"adam_learning_rate": 0.1}}, r"^args\.adam_learning_rate is set already\.$"),
+        ({"name": "muon", "args": {"consistent_rms": 0.0}}, r"args\.consistent_rms must be"),
+        ({"name": "muon", "args": {"beta": 1.0}}, r"args\.beta must be a number in \[0, 1\)"),
     ],
 )
 def test_invalid_optimisers_are_refused(options, words):
     with pytest.raises(ArgumentError, match=words):
         optim.make_optimizer(**({"name": "sgd", "schedule": optax.constant_schedule(0.1)} | options))
+
+
+def steps(tx, params, count=3):
+    """The updates of the last of some steps, each with another gradient of the parameters' shapes."""
+    state, updates = tx.init(params), params
+    for t in range(count):
+        gradients = jax.tree.map(lambda p, t=t: jnp.cos(jnp.arange(p.size) * 1.3 + t).reshape(p.shape), params)
+        updates, state = tx.update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+    return updates, params
+
+
+def test_muon_reads_the_kernel_of_a_convolution_as_a_matrix_and_leaves_norms_to_adamw():
+    """Each parameter moves as optax moves it alone: the kernel reshaped, its decay with it, and the rest by AdamW."""
+    kernel = jnp.sin(jnp.arange(72.0)).reshape(3, 3, 2, 4)
+    params = {"conv": {"kernel": kernel, "bias": jnp.ones(4)}, "norm": {"scale": jnp.ones(4)}}
+    schedule = optim.make_schedule(name="cosine", learning_rate=0.1, steps=10, warmup=1)
+    ours = optim.make_optimizer(name="muon", schedule=schedule, weight_decay=0.1, args={"consistent_rms": 0.2})
+    _, found = jax.jit(lambda p: steps(ours, p))(params)
+    theirs = optax.contrib.muon(schedule, weight_decay=0.1, consistent_rms=0.2)
+    _, matrix = jax.jit(lambda p: steps(theirs, p))({"kernel": kernel.reshape(18, 4)})
+    np.testing.assert_allclose(found["conv"]["kernel"].reshape(18, 4), matrix["kernel"], rtol=1e-5, atol=1e-6)
+    rest = {"bias": params["conv"]["bias"], "scale": params["norm"]["scale"]}
+    _, rest = jax.jit(lambda p: steps(optax.adamw(schedule, weight_decay=0.0, nesterov=True), p))(rest)
+    np.testing.assert_allclose(found["conv"]["bias"], rest["bias"], rtol=1e-6)
+    np.testing.assert_allclose(found["norm"]["scale"], rest["scale"], rtol=1e-6)
+
+
+def test_the_update_of_muon_is_about_orthogonal():
+    """Five Newton-Schulz steps move every singular value of the first gradient to about 1, and turn no direction."""
+    gradient = np.random.default_rng(0).normal(size=(3, 3, 4, 6)).astype(np.float32)
+    tx = optim.make_optimizer(name="muon", schedule=optax.constant_schedule(1.0))
+    params = {"kernel": jnp.zeros(gradient.shape)}
+    update, _ = jax.jit(tx.update)({"kernel": gradient}, tx.init(params), params)
+    left, _, right = np.linalg.svd(gradient.reshape(36, 6).astype(np.float64), full_matrices=False)
+    inner = -left.T @ np.asarray(update["kernel"], np.float64).reshape(36, 6) @ right.T
+    assert np.all((np.diag(inner) > 0.6) & (np.diag(inner) < 1.3))
+    np.testing.assert_allclose(inner, np.diag(np.diag(inner)), atol=1e-4)
+
+
+def test_muon_takes_each_filter_of_a_depthwise_kernel_alone():
+    gradient = np.random.default_rng(0).normal(size=(3, 3, 1, 5)).astype(np.float32)
+    tx = optim.make_optimizer(name="muon", schedule=optax.constant_schedule(1.0))
+    params = {"kernel": jnp.zeros(gradient.shape)}
+    update, _ = jax.jit(tx.update)({"kernel": gradient}, tx.init(params), params)
+    filters, moved = gradient.reshape(9, 5), -np.asarray(update["kernel"]).reshape(9, 5)
+    lengths = np.linalg.norm(moved, axis=0)
+    cosines = (filters * moved).sum(0) / (np.linalg.norm(filters, axis=0) * lengths)
+    np.testing.assert_allclose(cosines, 1.0, rtol=1e-5)
+    assert np.all((lengths > 0.6) & (lengths < 1.3))
+
+
+def test_muon_trains_a_part_at_its_own_rate():
+    """encoder_rate and train_only divide the parameters, and each part moves as it would without the other."""
+    schedule = optax.constant_schedule(0.1)
+    params = {"encoder": {"kernel": jnp.eye(3), "bias": jnp.ones(3)}, "decoder": {"kernel": 2 * jnp.eye(3)}}
+    plain = jax.jit(lambda p: steps(optim.make_optimizer(name="muon", schedule=schedule), p)[0])(params)
+    slow = optim.make_optimizer(name="muon", schedule=schedule, encoder_rate=0.5)
+    slow = jax.jit(lambda p: steps(slow, p)[0])(params)
+    np.testing.assert_allclose(slow["decoder"]["kernel"], plain["decoder"]["kernel"], rtol=1e-6)
+    for name in ("kernel", "bias"):
+        np.testing.assert_allclose(slow["encoder"][name], 0.5 * plain["encoder"][name], rtol=1e-6)
+    part = optim.make_optimizer(name="muon", schedule=schedule, selection=Selection(("decoder/",)))
+    part = jax.jit(lambda p: steps(part, p)[0])(params)
+    np.testing.assert_allclose(part["decoder"]["kernel"], plain["decoder"]["kernel"], rtol=1e-6)
+    assert not np.any(part["encoder"]["kernel"]) and not np.any(part["encoder"]["bias"])
 
 
 def tree(value=1.0):

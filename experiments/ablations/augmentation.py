@@ -1,6 +1,7 @@
 """Which augmentation helps when there are few images?
 
     python -m jaxseg.sweep --config experiments/ablations/augmentation.py
+    python -m jaxseg.sweep --config experiments/ablations/augmentation.py:folder --config.data.dir=MY_FOLDER
 
 One U-Net, 1200 steps on 64 training images, which are 150 epochs. "all" has mirroring, zoom, shear and changes of
 colour. Each "no-" variant leaves one of them out; "none" leaves out all.
@@ -29,6 +30,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         arg,
         "unet",
         {"widths": (8, 16, 32, 64), "dropout": 0.0},
+        folder={"data__labelled": 0.125},
         data__shapes_train=64,
         steps=1200,
         eval__every=300,

@@ -1,6 +1,7 @@
 """Which loss gives the best mIoU: one over pixels, one over regions, or their sum?
 
     python -m jaxseg.sweep --config experiments/ablations/loss.py
+    python -m jaxseg.sweep --config experiments/ablations/loss.py:folder --config.data.dir=MY_FOLDER
 
 One U-Net. "weighted" is cross-entropy with median-frequency class weights.
 
@@ -17,11 +18,11 @@ from jaxseg.sweep import Sweep
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the configuration that the variants change."""
-    return ablation_recipe(arg, "unet", {"widths": (8, 16, 32, 64), "dropout": 0.0})
+    return ablation_recipe(arg, "unet", {"widths": (8, 16, 32, 64), "dropout": 0.0}, folder={})
 
 
-def sweep() -> Sweep:
-    """Returns the variants."""
+def sweep(arg: str | None = None) -> Sweep:
+    """Returns the variants: of a folder one loss over pixels and two over regions."""
     variants = {
         "cross_entropy": {"loss__terms": "cross_entropy"},
         "weighted": {"loss__terms": "cross_entropy", "loss__class_weights": "median_frequency"},
@@ -30,4 +31,6 @@ def sweep() -> Sweep:
         "focal": {"loss__terms": "focal"},
         "lovasz": {"loss__terms": "lovasz"},
     }
+    if arg == "folder":
+        variants = {name: variants[name] for name in ("cross_entropy", "dice", "lovasz")}
     return Sweep(variants, baseline="cross_entropy")

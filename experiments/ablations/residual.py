@@ -1,6 +1,7 @@
 """Do residual shortcuts help a deep network, and which of them?
 
     python -m jaxseg.sweep --config experiments/ablations/residual.py
+    python -m jaxseg.sweep --config experiments/ablations/residual.py:folder --config.data.dir=MY_FOLDER
 
 One ResUNet of 60 3x3 convolutions. "plain" has no shortcuts; "identity" (a projection only where the shape changes),
 "projection" and "learned", y = g(W_c x + W_r h(x)), are He et al. 2015's unit with each form of shortcut; "scaled" is
@@ -35,6 +36,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         arg,
         "resunet",
         {"widths": (8, 16, 32), "blocks": 6, "unit": "basic"},
+        folder={"steps": 200, "eval__every": 100, "checkpoint__every": 200},
         steps=500,
         eval__every=125,
         checkpoint__every=250,
@@ -42,8 +44,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     )
 
 
-def sweep() -> Sweep:
-    """Returns the variants."""
+def sweep(arg: str | None = None) -> Sweep:
+    """Returns the variants: of a folder the four that differ most on shapes."""
     variants = {
         "plain": {"model__args__shortcut": "none"},
         "identity": {"model__args__shortcut": "auto"},
@@ -56,4 +58,6 @@ def sweep() -> Sweep:
         "preact-learned": {"model__args__shortcut": "learned", "model__args__unit": "preact"},
         "preact-scaled": {"model__args__shortcut": "scaled", "model__args__unit": "preact"},
     }
+    if arg == "folder":
+        variants = {name: variants[name] for name in ("plain", "identity", "learned", "preact")}
     return Sweep(variants, baseline="identity")

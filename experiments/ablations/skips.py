@@ -1,6 +1,7 @@
 """What should a decoder take from the encoder: nothing, features to add, features to concatenate, or SegNet's indices?
 
     python -m jaxseg.sweep --config experiments/ablations/skips.py
+    python -m jaxseg.sweep --config experiments/ablations/skips.py:folder --config.data.dir=MY_FOLDER
 
 One U-Net. Concatenation needs more parameters. The variants without skips and with addition have wider coarse levels,
 and so as many parameters, with a seventh fewer operations. The indices also replace the transposed convolution, by
@@ -10,6 +11,11 @@ Found on shapes: 5 seeds, after 800 steps: without skips 39.11 ± 3.56 points of
 the difference has the interval [+17.71, +38.05]. Addition gives 63.81 ± 5.87, with [+17.96, +31.44]. The indices of the
 maxima alone, 32.76 ± 10.74, are not separable from no skips. The whole table is
 `benchmarks/results/ablations/skips/table.md`.
+
+Found on nuclei: 3 seeds, images of 64x64 pixels, 300 steps: without skips 57.84 ± 10.42 points of mIoU. Concatenation
+gives 83.69 ± 1.20; the difference has the interval [+2.88, +48.81]. Addition gives as much, 83.47 ± 0.52, with
+[-0.40, +51.66]. The indices, 70.77 ± 3.01, are not separable from no skips, and below concatenation in each seed. The
+whole table is `benchmarks/results/ablations/skips-nuclei/table.md`.
 """
 
 from jaxseg.config import ConfigDict
@@ -19,7 +25,7 @@ from jaxseg.sweep import Sweep
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the configuration that the variants change."""
-    return ablation_recipe(arg, "unet", {"widths": (8, 16, 34, 68), "dropout": 0.0})
+    return ablation_recipe(arg, "unet", {"widths": (8, 16, 34, 68), "dropout": 0.0}, folder={})
 
 
 def sweep() -> Sweep:

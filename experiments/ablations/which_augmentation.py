@@ -11,8 +11,8 @@ however many there are (`--config.data.labelled` takes a part of them; `--config
 Not yet run.
 """
 
-from jaxseg.config import ConfigDict, parse_arg, update
-from jaxseg.config.recipes import ablation_recipe, for_data
+from jaxseg.config import ConfigDict
+from jaxseg.config.recipes import ablation_recipe
 from jaxseg.sweep import Sweep
 
 GEOMETRY = {
@@ -46,13 +46,11 @@ MIXED = {
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Returns the configuration that the variants change: of the shapes (default), or of a folder."""
-    variant = parse_arg(arg, ("shapes", "folder"))
-    config = ablation_recipe(None, "unet", {"widths": (8, 16, 32), "dropout": 0.0})
-    if variant == "folder":
-        for_data(config, "folder")
-        update(config, data__size=(64, 64), optimizer__learning_rate=1e-2, schedule__warmup=40, log__images=0)
-    update(
-        config,
+    return ablation_recipe(
+        arg,
+        "unet",
+        {"widths": (8, 16, 32), "dropout": 0.0},
+        folder={"augment__crop": ()},
         data__shapes_train=16,
         loss__terms="cross_entropy",  # MixUp is for means over pixels
         batch_size=8,
@@ -68,7 +66,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
         augment__contrast=0.0,
         augment__saturation=0.0,
     )
-    return config
 
 
 def sweep() -> Sweep:

@@ -109,11 +109,13 @@ TRAINING: dict[str, Key] = {
         "0: there is no second view (UniMatch: 0.5)",
         BelowOne,
     ),
-    "optimizer.name": Key("adamw", "sgd (with momentum), adam, adamw, rmsprop, or any optimiser of optax by its name"),
+    "optimizer.name": Key(
+        "adamw", "sgd (with momentum), adam, adamw, rmsprop, lion, muon, or another optimiser of optax by its name"
+    ),
     "optimizer.learning_rate": Key(0.001, "peak learning rate", Positive),
     "optimizer.weight_decay": Key(
         0.0001,
-        "decoupled where the optimiser has decay with a mask (adamw, lamb, lion), else L2; "
+        "decoupled where the optimiser has decay with a mask (adamw, lamb, lion, muon), else L2; "
         "norms and biases are left out",
         NotNegative,
     ),

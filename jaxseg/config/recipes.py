@@ -51,21 +51,34 @@ def folder_config(directory: str) -> ConfigDict:
     return config
 
 
-def ablation_recipe(arg: str | None, network: str, args: Mapping[str, Any], **keys: Any) -> ConfigDict:
-    """Returns the configuration that the variants of an ablation change: a short run on the shapes data.
+def ablation_recipe(
+    arg: str | None,
+    network: str,
+    args: Mapping[str, Any],
+    *,
+    folder: Mapping[str, Any] | None = None,
+    **keys: Any,
+) -> ConfigDict:
+    """Returns the configuration that the variants of an ablation change: a short run on the shapes or on a folder.
 
     Args:
-        arg: "shapes" or None; there is no other variant.
+        arg: "shapes" or None; or "folder", images and masks of your own, small ones or crops of them.
         network: `model.name`.
         args: `model.args`.
+        folder: keys of the folder alone, with `__` for the dot, which replace those in `keys`. None: the ablation has
+            no variant "folder".
         keys: further keys, with `__` for the dot.
 
     Raises:
         ConfigError: if there is no such variant, key or value.
     """
-    parse_arg(arg, ("shapes",))
+    variant = parse_arg(arg, ("shapes",) if folder is None else ("shapes", "folder"))
     config = for_ablation(default_config())
+    if variant == "folder":
+        _short_folder(config)
     update(config, model__name=network, model__args=dict(args), **keys)
+    if variant == "folder":
+        update(config, **(folder or {}))
     return config
 
 
@@ -167,6 +180,26 @@ def _folder(config: ConfigDict) -> None:
         augment__rotate=10.0,
         augment__brightness=0.2,
         augment__contrast=0.2,
+    )
+
+
+def _short_folder(config: ConfigDict) -> None:
+    """The images of a folder at 64x64, in crops of 32x32 as large as the images of the other ablations, mirrored."""
+    _folder(config)
+    update(
+        config,
+        data__size=(64, 64),
+        optimizer__learning_rate=1e-2,
+        schedule__warmup=40,
+        steps=300,
+        eval__every=100,
+        checkpoint__every=300,
+        augment__crop=(32, 32),
+        augment__zoom=(1.0, 1.0),
+        augment__shear=0.0,
+        augment__rotate=0.0,
+        augment__brightness=0.0,
+        augment__contrast=0.0,
     )
 
 

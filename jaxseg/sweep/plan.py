@@ -2,9 +2,10 @@
 
 import contextlib
 import hashlib
+import inspect
 import json
 import shlex
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -152,7 +153,7 @@ def load_plan(experiment: str, overrides: Sequence[str], seeds: Sequence[int] | 
     if not hasattr(module, "sweep"):
         raise ConfigError(f"{experiment} defines no sweep() and no search(), one of which follows get_config(arg).")
     with command.blaming(experiment.partition(":")[0]):
-        sweep = module.sweep()
+        sweep = module.sweep(*_arguments(module.sweep, experiment))
     if not isinstance(sweep, Sweep):
         raise ConfigError(f"sweep() in {experiment} must return a jaxseg.sweep.Sweep, got {type(sweep).__name__}.")
     if any(word.partition("=")[0] == "--config.seed" for word in overrides):
@@ -176,6 +177,11 @@ def load_plan(experiment: str, overrides: Sequence[str], seeds: Sequence[int] | 
             )
         seen[key] = name
     return plan._replace(configs={name: to_dict(config) for name, config in configs.items()})
+
+
+def _arguments(sweep: Callable[..., Any], experiment: str) -> tuple[str | None, ...]:
+    """Returns what `sweep` of FILE[:ARG] is called with: ARG, or nothing if it takes no argument."""
+    return (experiment.partition(":")[2] or None,) if inspect.signature(sweep).parameters else ()
 
 
 def digest(config: ConfigDict) -> str:

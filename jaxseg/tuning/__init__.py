@@ -1,5 +1,6 @@
-"""Which parameters train and at which share of the rate, by layer or after a plateau; frozen norms, and LoRA."""
+"""Which parameters train and decay, and at which share of the rate, by layer or after a plateau; frozen norms; LoRA."""
 
+from jaxseg.tuning.kernels import decay_mask, matrices
 from jaxseg.tuning.layers import layer_factors, layer_numbers
 from jaxseg.tuning.lora import Lora, adapted_kernels, merged
 from jaxseg.tuning.network import FrozenNorms, TunedNetwork
@@ -24,9 +25,11 @@ __all__ = [
     "TunedNetwork",
     "adapted_kernels",
     "after_evaluation",
+    "decay_mask",
     "following_progress",
     "layer_factors",
     "layer_numbers",
+    "matrices",
     "merged",
     "only",
     "progress_of",

@@ -13,21 +13,48 @@ from helpers import variables
 
 from jaxseg import build, models, optim
 from jaxseg.config import ConfigDict, update
+from jaxseg.errors import ConfigError
 from jaxseg.models import summary
 from jaxseg.run.report import read_log
+from jaxseg.run.weights import require_fit
 from jaxseg.sweep.plan import Plan, load_plan, runs_of
 from jaxseg.train import train
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "experiments" / "ablations").glob("*.py"))
+RESULTS = ROOT / "benchmarks" / "results" / "ablations"
+REPORTS = sorted(path.name for path in RESULTS.iterdir())  # NAME of shapes, NAME-nuclei of nuclei
 CLASSES = 6
-# Its docstring says that it has not been run, and it has no report.
-NOT_RUN = ("labels", "which_augmentation")
+NUMBER = r"\[[-+]\d+\.\d\d, [-+]\d+\.\d\d\]|\d+\.\d\d(?!\d)(?: ± \d+\.\d\d)?"
+# Their docstrings say that they have not been run, and they have no report.
+NOT_RUN = (
+    "activation",
+    "autoencoder",
+    "labels",
+    "optimizer",
+    "optimizer_rates",
+    "regularization",
+    "which_augmentation",
+)
+OF_A_FOLDER = (
+    "activation",
+    "augmentation",
+    "autoencoder",
+    "loss",
+    "optimizer",
+    "regularization",
+    "residual",
+    "skips",
+    "which_augmentation",
+)
 
 
 @functools.cache
 def plan_of(name: str) -> Plan:
-    return load_plan(f"experiments/ablations/{name}.py", (), None, "val")
+    """The plan of NAME on the shapes, or of NAME-nuclei on a folder."""
+    name, _, folder = name.partition("-")
+    override = ("--config.data.dir=runs/nuclei64",) if folder else ()
+    return load_plan(f"experiments/ablations/{name}.py{':folder' if folder else ''}", override, None, "val")
 
 
 def network(config: ConfigDict) -> list[summary.Row]:
@@ -42,13 +69,18 @@ def _network(name: str, args: str, size: tuple[int, int]) -> list[summary.Row]:
 
 def test_all_that_were_asked_for_are_there() -> None:
     assert NAMES == [
+        "activation",
         "attention",
         "augmentation",
+        "autoencoder",
         "data_size",
         "depth_width",
         "labels",
         "loss",
         "norm_batch",
+        "optimizer",
+        "optimizer_rates",
+        "regularization",
         "residual",
         "sharing",
         "skips",
@@ -59,8 +91,14 @@ def test_all_that_were_asked_for_are_there() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_variant_builds(name: str, tmp_path: Path) -> None:
-    runs = [run for run in runs_of(plan_of(name), tmp_path) if run.seed == 0]
-    assert len(plan_of(name).seeds) >= 5 and 3 <= len(runs) <= {"labels": 13, "which_augmentation": 22}.get(name, 12)
+    runs = [run for run in runs_of(plan_of(name), tmp_path) if run.seed == plan_of(name).seeds[0]]
+    most = {"labels": 13, "which_augmentation": 22, "optimizer_rates": 18}
+    assert len(plan_of(name).seeds) >= 5 or name == "optimizer_rates"
+    assert 3 <= len(runs) <= (most[name] if name in most else 12)
+    if name.startswith("optimizer"):  # of one network
+        for run in runs:
+            optim.from_config(run.config)
+        runs = runs[:1]
     for run in runs:
         size, args = tuple(run.config.data.size), run.config.model.args.to_dict()
         if name == "residual":  # six units of one kind say no more than two
@@ -70,7 +108,8 @@ def test_every_variant_builds(name: str, tmp_path: Path) -> None:
         loss, augment = build.make_loss(run.config, CLASSES), build.make_augment(run.config)
         optim.from_config(run.config)
         logits, labels = jax.ShapeDtypeStruct((2, *size, CLASSES), "float32"), jax.ShapeDtypeStruct((2, *size), "int32")
-        assert jax.eval_shape(loss, logits, labels).shape == ()
+        if "reconstruction" not in run.config.loss.terms:  # which reads more than logits
+            assert jax.eval_shape(loss, logits, labels).shape == ()
         image, label = jax.ShapeDtypeStruct((*size, 3), "uint8"), jax.ShapeDtypeStruct(size, "int32")
         augmented, _ = jax.eval_shape(augment, jax.eval_shape(lambda: jax.random.key(0)), image, label)
         assert augmented.shape == (*build.input_size(run.config), 3)
@@ -81,15 +120,26 @@ def test_docstrings_ask_a_question_and_give_the_command(name: str) -> None:
     text = (ROOT / "experiments" / "ablations" / f"{name}.py").read_text().split('"""')[1]
     assert text.partition("\n")[0].endswith("?")
     assert f"\n    python -m jaxseg.sweep --config experiments/ablations/{name}.py\n" in text
-    folder = ROOT / "benchmarks" / "results" / "ablations" / name
-    assert (name in NOT_RUN) == ("\nNot yet run." in text) == (not folder.exists())
-    if name in NOT_RUN:
-        return
+    reports = [report for report in (name, f"{name}-nuclei") if report in REPORTS]
+    assert (name in NOT_RUN) == ("\nNot yet run." in text) == (not reports)
     # Only measured numbers: the author of an ablation adds what it found after running it.
-    found = " ".join(text.partition("\nFound on shapes")[2].split())
-    table = ROOT / "benchmarks" / "results" / "ablations" / name / "table.md"
-    numbers = re.findall(r"\d+\.\d\d ± \d+\.\d\d|\[[-+]\d+\.\d\d, [-+]\d+\.\d\d\]", found)
-    assert numbers and all(number in table.read_text() for number in numbers), "each number is one of the table"
+    found = {part.split()[0].rstrip(":"): " ".join(part.split()) for part in text.split("\nFound on ")[1:]}
+    assert set(found) == {report.partition("-")[2] or "shapes" for report in reports}
+    for report in reports:
+        numbers = re.findall(NUMBER, found[report.partition("-")[2] or "shapes"])
+        table = (RESULTS / report / "table.md").read_text()
+        assert numbers and all(number in table for number in numbers), (report, numbers)
+
+
+def test_the_variants_of_a_folder_are_those_of_the_shapes() -> None:
+    for name in OF_A_FOLDER:
+        ours, theirs = plan_of(f"{name}-nuclei"), plan_of(name)
+        assert ours.variants.items() <= theirs.variants.items() and ours.baseline == theirs.baseline
+        config = ours.config(theirs.baseline_of(next(iter(ours.variants))), 0)
+        assert config.data.source == "folder" and tuple(config.data.size) == (64, 64) and config.steps <= 1200
+        assert build.input_size(config) == ((64, 64) if name == "which_augmentation" else (32, 32))
+    with pytest.raises(ConfigError, match="no variant 'folder'"):
+        plan_of("sharing-nuclei")
 
 
 def test_the_ablations_page_shows_the_numbers_of_the_residual_table() -> None:
@@ -108,27 +158,29 @@ def test_the_ablations_page_shows_the_numbers_of_the_residual_table() -> None:
 
 def test_every_score_on_the_ablations_page_is_in_a_table() -> None:
     page = (ROOT / "docs" / "ablations.md").read_text()
-    tables = "".join(path.read_text() for path in (ROOT / "benchmarks" / "results" / "ablations").glob("*/table.md"))
+    tables = "".join(path.read_text() for path in RESULTS.glob("*/table.md"))
     numbers = re.findall(r"\d+\.\d\d ± \d+\.\d\d|\[[-+]\d+\.\d\d, [-+]\d+\.\d\d\]", page)
     assert len(numbers) > 30 and all(number in tables for number in numbers)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in NOT_RUN])
+@pytest.mark.parametrize("name", REPORTS)
 def test_the_committed_reports_are_whole_and_of_this_format(name: str) -> None:
-    folder = ROOT / "benchmarks" / "results" / "ablations" / name
+    folder = RESULTS / name
     plan = plan_of(name)
+    runs = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    seeds = len({run["seed"] for run in runs})
+    assert seeds >= (1 if name == "optimizer_rates" else 3 if name.endswith("-nuclei") else 5)
     table = (folder / "table.md").read_text()
     header, *rows = [line.split(",") for line in (folder / "table.csv").read_text().splitlines()]
     found = {row[0]: dict(zip(header, row)) for row in rows}
     assert list(found) == list(plan_of(name).variants)
     for variant, row in found.items():
-        assert row["baseline"] == plan.baseline_of(variant) and row["runs"] == row["planned"] == "5"
+        assert row["baseline"] == plan.baseline_of(variant) and row["runs"] == row["planned"] == str(seeds)
         assert all(f"`{key}={json.dumps(value)}`" in table for key, value in plan.variants[variant].items())
-    runs = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
-    assert len(runs) == 5 * len(rows)
+    assert len(runs) == seeds * len(rows)
     for variant, row in found.items():
         scores = [run["mean_iou"] for run in runs if run["variant"] == variant]
-        assert float(row["mean_iou"]) == pytest.approx(sum(scores) / 5)
+        assert float(row["mean_iou"]) == pytest.approx(sum(scores) / seeds)
     assert all(run["step"] == plan.config(run["variant"], 0).steps for run in runs)
     assert "Partial" not in table and "Failed" not in table and (folder / "plot.png").exists()
 
@@ -166,6 +218,19 @@ def test_shared_units_are_compared_at_equal_depth_and_operations() -> None:
     sizes = {variant: each[0].parameters for variant, each in rows.items()}
     assert sizes["shared"] < 0.5 * sizes["separate"] < 0.5 * sizes["separate-weighted"]
     assert sizes["separate-weighted"] - sizes["separate"] == 5 * (sizes["shared-weighted"] - sizes["shared"])
+
+
+def test_the_encoder_of_the_autoencoder_fits_that_of_the_unet() -> None:
+    plan = plan_of("autoencoder")
+    assert plan.start_of("pretrained") == "autoencoder"
+    configs = [plan.config(name, 0) for name in ("pretrained", "autoencoder")]
+    for config in configs:
+        update(config, model__args={**config.model.args.to_dict(), "widths": (4, 6)}, data__size=(16, 16))
+    network, start = (build.build_parts(config, CLASSES) for config in configs)
+    require_fit(network, start)
+    update(configs[0], model__weights_skip=("/head/",))
+    with pytest.raises(ConfigError, match=r"do not fit the model.* unexpected: .*params/reconstruction"):
+        require_fit(network, start)
 
 
 def test_norms_are_compared_at_one_batch_size() -> None:

@@ -601,6 +601,15 @@ def test_the_digest_is_of_what_matters(ablation: Path) -> None:
     assert of() != of("--config.steps=5")
 
 
+def test_a_sweep_may_take_the_argument_of_the_experiment(tmp_path: Path) -> None:
+    text = ABLATION.replace("def sweep():", "def sweep(arg=None):\n    assert arg in (None, 'other')", 1)
+    assert text != ABLATION
+    (tmp_path / "of.py").write_text(text)
+    assert list(load_plan(f"{tmp_path / 'of.py'}:other", (), None, "val").variants) == ["narrow", "wide", "broken"]
+    with pytest.raises(ConfigError, match="AssertionError"):
+        load_plan(f"{tmp_path / 'of.py'}:third", (), None, "val")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

@@ -1,0 +1,38 @@
+"""Which optimiser trains a small network best in a short run, each at a learning rate of its own?
+
+    python -m jaxseg.sweep --config experiments/ablations/optimizer.py
+    python -m jaxseg.sweep --config experiments/ablations/optimizer.py:folder --config.data.dir=MY_FOLDER
+
+One U-Net, 400 steps of 8 images. Each optimiser has the best of three learning rates (`optimizer_rates.py`), chosen
+with a seed that is not among these five. All have a weight decay of 1e-4: L2 with SGD, Adam and RMSprop, decoupled
+with the others. SGD has a momentum of .9. Muon's updates have about the root mean square of AdamW's
+(`consistent_rms`).
+
+Not yet run.
+"""
+
+from jaxseg.config import ConfigDict
+from jaxseg.config.recipes import ablation_recipe
+from jaxseg.sweep import Sweep
+
+RATES = {"sgd": 0.1, "adam": 1e-2, "adamw": 1e-2, "rmsprop": 3e-3, "lion": 1e-3, "muon": 1e-2}
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """Returns the configuration that the variants change."""
+    return ablation_recipe(
+        arg,
+        "unet",
+        {"widths": (8, 16, 32, 64), "dropout": 0.0},
+        folder={"steps": 300, "eval__every": 100, "checkpoint__every": 300},
+        steps=400,
+        eval__every=100,
+        checkpoint__every=400,
+    )
+
+
+def sweep() -> Sweep:
+    """Returns the variants."""
+    variants = {name: {"optimizer__name": name, "optimizer__learning_rate": rate} for name, rate in RATES.items()}
+    variants["muon"]["optimizer__args"] = {"consistent_rms": 0.2}
+    return Sweep(variants, baseline="adamw")
