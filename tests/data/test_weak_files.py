@@ -351,7 +351,7 @@ TASK = {"data": {"image": "a.jpg"}, "annotations": [{"result": [{"type": "choice
         ("a.json", via3(([1, 4, 5], {"0": "1"}), types=(4,)), "a region in a.jpg, which is no image but a video"),
         ("a.json", via3(([1, 4, 5], {"0": "1", "1": "1"}), attributes=("x", "y")), "attributes x, y; call the one"),
         ("a.xml", CVAT.replace("<tag", "<mask"), "read as CVAT, but an entry lacks 'left'"),
-        ("a.xml", CVAT.replace("<tag", "<cuboid"), "a <cuboid>, which is not read; boxes, polygons, masks, ellipses, polylines"),
+        ("a.xml", CVAT.replace("<tag", "<cuboid"), "a <cuboid>, which is not read; boxes, polygons, masks, ellipses"),
         ("a.xml", CVAT.replace('xtl="10"', ""), "read as CVAT, but an entry lacks 'xtl'"),
         ("a.csv", "image,x,y\n", COLUMNS),
         ("a.csv", "image,class,x,y\na.jpg,cell,1,2\na.jpg,cell,1,two\n", "line 3, has 'two' in the column y"),
