@@ -3,7 +3,7 @@
     python -m jaxseg.predict --workdir DIR [DIR ...] IMAGES... [--out preds/] [--format png|color|tiff|npz|folders]
                              [--tiles auto|none|HxW] [--overlap .5] [--max-pixels N] [--average flips,scales:.75-1-1.25]
                              [--probabilities] [--values classes|masks] [--no-overlay] [--recursive] [--skip-existing]
-                             [--crf [CRF]] [--video FPS] [--space N]
+                             [--limit N] [--crf [CRF]] [--video FPS] [--space N]
                              [--regions [--min-area N] [--connectivity 4|8] [--fill-holes [N]]
                              [--split-touching [DEPTH]] [--region-classes NAMES] [--coco rle|polygons]]
                              [--uncertainty entropy|members|dropout[:N]] [--temperature] [--which best|last]
@@ -14,7 +14,7 @@ with --probabilities NAME.npz: `probabilities` f32[h,w,k] (k is 1, that of class
 The probabilities are those that the loss of the run trained: a softmax, or one sigmoid a class (binary_cross_entropy).
 With --values masks NAME.png holds what the masks of the data set hold: the values of the classes, or their colours.
 --format writes the classes as colours, as a TIFF file or as an array instead. predictions.csv lists the images, with
-the share of each class.
+the share of each class. --limit N takes the first N images alone, to look at some.
 
 An image that does not fit into memory is cut into overlapping tiles, whose predictions are blended (--tiles,
 --overlap); a TIFF file of 67,108,864 pixels (2^26) or more is read and written by parts, and a call that was cut off
@@ -80,7 +80,18 @@ _OF_SAMPLES = ("samples", "seed", "out", "which", "workdir", "images")
 # Options that a video has too; what is written of its frames are the overlays alone.
 _OF_VIDEOS = (
     *("out", "which", "workdir", "images", "recursive", "tiles", "overlap", "blending", "accumulate", "average"),
-    *("temperature", "thresholds", "max_pixels", "memory", "skip_existing", "seed", "samples", "video", "space"),
+    *(
+        "temperature",
+        "thresholds",
+        "max_pixels",
+        "memory",
+        "skip_existing",
+        "seed",
+        "samples",
+        "video",
+        "space",
+        "limit",
+    ),
 )
 
 
@@ -123,6 +134,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         action="store_true",
         help="leave out images, not videos, whose outputs an earlier call has written from the same content",
     )
+    parser.add_argument("--limit", metavar="N", type=int, help="take the first N images alone")
     add_options(parser, tiles="auto")
     add_space(parser)
     add_crf(parser)
@@ -162,6 +174,8 @@ def _problem(options: argparse.Namespace) -> str:
             return "--seed is that of the noise of --samples; give --samples N too"
         if not options.images:
             return "the following arguments are required: IMAGES"
+        if options.limit is not None and options.limit < 1:
+            return f"--limit must be at least 1, got {options.limit}"
         if options.skip_existing and options.video is not None:
             return "--video shows all images of a call; it cannot be given with --skip-existing"
         return readout.problem(options) or regions.problem(options) or uncertainty_files.problem(options)
@@ -210,6 +224,9 @@ def _predict(options: argparse.Namespace) -> int:
         print(f"error: {problem}", file=sys.stderr)
     if not found.paths:
         return 1
+    if options.limit is not None and options.limit < len(found.paths):
+        print(f"The first {options.limit} of {counted(len(found.paths), 'image')}, as --limit asks.")
+        found = found._replace(paths=found.paths[: options.limit])
     runs = [load_run(workdir, options.which or "best") for workdir in options.workdir]
     run = runs[0]
     compiler.keep_programs(run.config.compile.cache)

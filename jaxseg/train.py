@@ -39,7 +39,7 @@ from jaxseg.run.quantised import require_float
 from jaxseg.run.signals import stop_on_signal
 from jaxseg.run.store import naming_copies
 from jaxseg.run.teacher import read_teacher, record_teacher, with_teacher
-from jaxseg.run.weights import plan_weights
+from jaxseg.run.weights import locate_weights, plan_weights
 from jaxseg.run.workdir import default_workdir, holds_checkpoint, make_workdir, write_config
 from jaxseg.session import close, draw_predictions, evaluate, open_session, require_copies, save, start_or_resume
 
@@ -137,6 +137,7 @@ def train(
     require_float(workdir, "training")
     if not holds_checkpoint(workdir):
         validate(config)
+        locate_weights(config)
     config = with_stored_division(config, workdir)
     problem = load_problem(config)
     config, taught = read_teacher(with_steps_of_epochs(config, len(problem.train), workdir))

@@ -112,6 +112,16 @@ def tiny_model(**fields):
     return jaxseg.create_model("unet", **({"num_classes": 3, **tiny_weights.ENCODED} | fields))
 
 
+def test_a_long_wait_for_a_network_is_said(monkeypatch, caplog):
+    monkeypatch.setattr(create, "_PATIENCE", 600.0)
+    jaxseg.create_model("cnn", num_classes=3, **TINY)
+    assert caplog.messages == []
+    monkeypatch.setattr(create, "_PATIENCE", 0.0)
+    model = jaxseg.create_model("cnn", num_classes=4, **TINY)
+    parameters = state.count_parameters(model.variables["params"])
+    assert [text.partition(":")[0] for text in caplog.messages] == [f"Drawing the {parameters:,} parameters of cnn"]
+
+
 @pytest.mark.parametrize("channels", some_slow((1, 3, 7), (1, 7)))
 def test_a_model_has_the_variables_that_a_run_of_its_seed_starts_from(channels):
     model = tiny_model(in_channels=channels, seed=5)

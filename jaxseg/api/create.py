@@ -1,7 +1,9 @@
 """A network with its variables in one call, for use without configurations."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,13 @@ from jaxseg import models
 from jaxseg.arguments import Count, check_value
 from jaxseg.compiler import options_for_once
 from jaxseg.config import KEYS
+from jaxseg.data.notes import log_once
 from jaxseg.errors import ArgumentError, ConfigError, counted
 from jaxseg.run.weights_source import Origin, read_weights, resolve
 from jaxseg.state import TrainState, count_parameters, first_state, keys_of_seed
 from jaxseg.types import Array, Key, PyTree
 
+_PATIENCE = 2.0  # seconds after which it is said what takes so long
 _SIDE = 64  # height and width of the image that the variables are made with, whose shapes do not depend on it
 
 
@@ -133,12 +137,30 @@ def create_model(
     except (TypeError, ValueError) as error:
         raise ConfigError(str(error).partition("\n")[0]) from error
     wanted = resolve(module, name, weights=weights, encoder_weights=encoder_weights)
+    said = (
+        f"Drawing the {count_parameters(shapes['params']):,} parameters of {name}: the program that does it is "
+        "compiled first, which takes seconds, and of a large network minutes."
+    )
     if wanted is None:
-        return SegmentationModel(_draw(module, in_channels, seed), module, in_channels, None)
+        with _saying_of_a_wait(said):
+            return SegmentationModel(_draw(module, in_channels, seed), module, in_channels, None)
     # The weights are read before anything is compiled: their errors come at once.
     planned = read_weights(wanted, module, shapes, channels=in_channels, num_classes=num_classes)
-    variables = planned.fill(_initialiser(module, in_channels), keys_of_seed(seed)[0])
+    with _saying_of_a_wait(said):
+        variables = planned.fill(_initialiser(module, in_channels), keys_of_seed(seed)[0])
     return SegmentationModel(jax.tree.map(jnp.asarray, variables), module, in_channels, planned.origin)
+
+
+@contextlib.contextmanager
+def _saying_of_a_wait(sentence: str) -> Iterator[None]:
+    """Logs a sentence once if the body takes longer than `_PATIENCE`."""
+    timer = threading.Timer(_PATIENCE, log_once, [sentence])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _draw(module: nn.Module, in_channels: int, seed: int) -> dict[str, PyTree]:

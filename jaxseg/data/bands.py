@@ -4,35 +4,23 @@ Pillow drops what its modes cannot hold, and reports nothing. Such PNG and TIFF 
 imagecodecs, which `pip install -e '.[images]'` installs; all others are refused.
 """
 
-import contextlib
-import itertools
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from jaxseg.errors import DataError, OutOfMemoryError, counted, first_line, printable
+from jaxseg.data.pages import INSTALL, damaged, first_page, open_pages
+from jaxseg.errors import DataError, counted
 from jaxseg.pictures.opening import require_pixels
 
-_INSTALL = "pip install -e '.[images]' installs a reader for it"
-_SUBFILE, _BITS, _PHOTOMETRIC, _SAMPLES, _SAMPLE_FORMAT = 254, 258, 262, 277, 339  # tags of TIFF
+_BITS, _PHOTOMETRIC, _SAMPLES, _SAMPLE_FORMAT = 258, 262, 277, 339  # tags of TIFF
 _FROM_WHITE, _GREY, _RGB = 0, 1, 2  # values of _PHOTOMETRIC, which says what the bands are
 _SIGNED = 2  # a value of _SAMPLE_FORMAT
 _UNSPECIFIED, _ASSOCIATED = 0, 1  # extra samples of TIFF: neither, or alpha that the colours are multiplied by
-_PREVIEW = 1 | 4  # bits of _SUBFILE: a smaller copy of another page, or its transparency mask
-_PAGED = ("TIFF", "PNG", "WEBP", "GIF")  # not MPO: cameras add pictures of their own to a JPEG file
-_PAGES = 200  # more than a pyramid has levels
-_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # of TIFF and BigTIFF
 _DEPTH = {"1": 1, "I": 32, "F": 32}  # bits of a band in Pillow's modes; 16 in those of the form I;16, 8 in the others
 _TURNS = {1: (0, False), 2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True)}
 _TURNS[8] = (1, False)  # EXIF orientation -> (quarter turns to the left, then whether to mirror)
-
-
-# It says in many lines what is wrong with a file that the error names.
-logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 class Form(NamedTuple):
@@ -43,28 +31,6 @@ class Form(NamedTuple):
 
     def __str__(self) -> str:
         return f"{counted(self.bands, 'band')} of {self.bits} bits"
-
-
-def is_tiff(path: str | Path) -> bool:
-    """Whether the file begins as a TIFF file does, also one that Pillow does not open."""
-    with Path(path).open("rb") as file:
-        return file.read(4) in _MAGIC
-
-
-def check_pages(image: Image.Image, path: str | Path) -> None:
-    """Raises DataError if an open file holds several images, of which Pillow reads the first."""
-    count = getattr(image, "n_frames", 1) if image.format in _PAGED else 1
-    if count > 1 and image.format == "TIFF":
-        count -= sum(_is_preview(image, page) for page in range(1, count))
-        image.seek(0)
-    if count > 1:
-        raise _too_many(path, count)
-
-
-def _is_preview(image: Any, page: int) -> bool:
-    image.seek(page)
-    tags = image.tag_v2
-    return _SUBFILE in tags and bool(tags[_SUBFILE] & _PREVIEW)
 
 
 def beyond_mode(image: Image.Image) -> Form | None:
@@ -145,14 +111,14 @@ def read_png(path: str | Path, form: Form, orientation: int) -> np.ndarray:
         import imagecodecs
     except ImportError as error:
         raise DataError(
-            f"{path} holds {form}, of which Pillow keeps 8 bits; {_INSTALL}, or save the image with 8 bits."
+            f"{path} holds {form}, of which Pillow keeps 8 bits; {INSTALL}, or save the image with 8 bits."
         ) from error
     try:
         image = imagecodecs.png_decode(Path(path).read_bytes())
     except MemoryError:
         raise
     except Exception as error:  # the classes are those of its decoders
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
     return upright(image if image.ndim == 3 else image[..., None], orientation)
 
 
@@ -283,37 +249,15 @@ def _divided_by_alpha(image: np.ndarray) -> np.ndarray:
     return np.concatenate([colors.astype(image.dtype), image[..., -1:]], axis=-1)
 
 
-def tiff_size(path: str | Path) -> tuple[int, int]:
-    """Returns the upright height and width of a TIFF file that Pillow does not open; errors as of `read_tiff`."""
-    with first_page(path, None) as page:
+def tiff_size(path: str | Path, *, paged: bool = False) -> tuple[int, int]:
+    """Returns the upright height and width of a TIFF file that Pillow does not open; errors as of `read_tiff`.
+
+    `paged`: of the first page, where there are several.
+    """
+    with open_pages(path) if paged else first_page(path, None) as opened:
+        page: Any = opened[0] if isinstance(opened, list) else opened
         height, width = page.imagelength, page.imagewidth
         return (width, height) if page.tags.valueof(274, 1) in (5, 6, 7, 8) else (height, width)
-
-
-@contextlib.contextmanager
-def first_page(path: str | Path, form: Form | None) -> Iterator[Any]:
-    """Opens the only page of a TIFF file with tifffile; turns every error of its own into a DataError."""
-    try:
-        import tifffile
-    except ImportError as error:
-        held = "bands in a form that Pillow does not read" if form is None else f"{form}, of which Pillow drops a part"
-        raise DataError(
-            f"{path} holds {held}; {_INSTALL}, or save the image with 8 bits and 1, 3 or 4 channels (RGBA)."
-        ) from error
-    try:
-        with tifffile.TiffFile(path) as file:
-            pages: Any = file.pages
-            # A chain of pages may lead back to its start.
-            count = sum(not page.subfiletype & _PREVIEW for page in itertools.islice(pages, _PAGES))
-            if count > 1:
-                raise _too_many(path, count)
-            yield pages.first
-    except DataError:
-        raise
-    except MemoryError as error:
-        raise OutOfMemoryError(f"{path} does not fit into the memory of this machine.") from error
-    except Exception as error:  # the classes are those of its decoders
-        raise _damaged(path, error) from error
 
 
 def upright(image: np.ndarray, orientation: int) -> np.ndarray:
@@ -321,15 +265,3 @@ def upright(image: np.ndarray, orientation: int) -> np.ndarray:
     turns, mirrored = _TURNS[orientation] if orientation in _TURNS else (0, False)
     turned = np.rot90(image, turns)
     return np.ascontiguousarray(turned[:, ::-1] if mirrored else turned)
-
-
-def _too_many(path: str | Path, count: int) -> DataError:
-    return DataError(
-        f"{path} holds {count} pages, where one image was expected; save each page that you want to use as a file of "
-        "its own."
-    )
-
-
-def _damaged(path: str | Path, error: Exception) -> DataError:
-    why = printable(first_line(error)[:200])
-    return DataError(f"{path} cannot be read as an image: it is damaged, cut short or of another type ({why}).")

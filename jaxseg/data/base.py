@@ -6,6 +6,7 @@ from typing import Protocol, TypedDict
 
 import numpy as np
 
+from jaxseg.data.pages import takes_pages
 from jaxseg.errors import DataError, counted
 from jaxseg.sets import MOST_PARTLY
 from jaxseg.types import IGNORE, IGNORE_16, MOST_IN_SETS, label_type
@@ -51,6 +52,11 @@ class DataInfo:
     range: tuple[float, ...] = ()
     multilabel: bool = False
     partly: bool = False
+
+    @property
+    def paged(self) -> bool:
+        """Whether the pages of a TIFF file may be the channels of one image."""
+        return takes_pages(self.channels, self.range)
 
     @property
     def image_type(self) -> type[np.uint8] | type[np.float32]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from jaxseg.data import bands, measured
+from jaxseg.data import measured, pages
 from jaxseg.data.images import opened, read_header
 from jaxseg.errors import DataError
 
@@ -46,6 +46,6 @@ def _bands_of(path: str | Path) -> tuple[int, bool]:
             count, extra = tags[_SAMPLES] if _SAMPLES in tags else 1, tags[_EXTRA] if _EXTRA in tags else ()
             extra = extra if isinstance(extra, tuple) else (extra,)
     except DataError:  # of a form that Pillow does not know
-        with bands.first_page(path, None) as page:
+        with pages.first_page(path, None) as page:
             count, extra = page.samplesperpixel, tuple(page.extrasamples)
     return int(count), bool(extra) and _UNSPECIFIED not in map(int, extra)

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from jaxseg.data.bands import is_tiff
+from jaxseg.data.pages import is_tiff
 from jaxseg.errors import DataError, counted
 
 

@@ -27,6 +27,7 @@ from jaxseg.data.images import read_header, read_image, read_mask
 from jaxseg.data.layout import Folders, Layout, choose, existing, find_layout
 from jaxseg.data.masks import check_palette
 from jaxseg.data.notes import note
+from jaxseg.data.pages import takes_pages
 from jaxseg.data.pairs import Pair, hold_out, match, note_unused, require_others, without_masks
 from jaxseg.data.reading import files_at, note_skipped, raise_first
 from jaxseg.data.stamps import require_unchanged, stamps_of
@@ -91,6 +92,7 @@ class FolderSource:
         strict: bool = True,
     ):
         self.directory, self.split, self._strict = existing(directory), split, strict
+        self._paged = takes_pages(channels, limits)
         self._skip, self._unreadable = damaged == "skip", dict[Pair, str]()
         former, self._groups = division == "former", groups
         layout = find_layout(self.directory, former=former)
@@ -232,7 +234,8 @@ class FolderSource:
 
     def label_size(self, index: int) -> tuple[int, int]:
         pair = self.pairs[index]
-        height, width = read_header(pair.image if pair.mask is None else pair.mask)[:2]
+        paged = pair.mask is None and self.info.paged
+        height, width = read_header(pair.image if pair.mask is None else pair.mask, paged=paged)[:2]
         return height, width
 
     def _hold_out_labelled(self, pairs: list[Pair], fraction: float) -> list[Pair]:
@@ -255,7 +258,8 @@ class FolderSource:
 
     def _check_headers(self) -> None:
         with ThreadPoolExecutor() as pool:  # raises the first error
-            damage = functools.partial(damage_of, headers=headers_of, check=self._check_header)
+            headers = functools.partial(headers_of, paged=self._paged)
+            damage = functools.partial(damage_of, headers=headers, check=self._check_header)
             check = damage if self._skip else self._check_header
             damages = list(pool.map(check, self.pairs))
         for pair, damage in zip(self.pairs, damages):
@@ -264,7 +268,7 @@ class FolderSource:
                 note_skipped(damage)
 
     def _check_header(self, pair: Pair) -> None:
-        mode = check_headers(pair)
+        mode = check_headers(pair, paged=self._paged)
         if pair.mask is not None and mode in _COLOR_MODES and self.palette is None:
             read_mask(pair.mask)  # raises an error that names the colours
 

@@ -1,7 +1,7 @@
 """Opens a split of a folder as `config.data` says: with masks, with annotations, or with less than its labels."""
 
 from jaxseg.arguments import expanded
-from jaxseg.config import WITHHELD, ConfigDict, held_out_group
+from jaxseg.config import WITHHELD, ConfigDict, differences, held_out_group
 from jaxseg.data import folder
 from jaxseg.data.base import Source
 from jaxseg.data.folds import Groups, parse_group
@@ -64,6 +64,12 @@ def is_divided(config: ConfigDict) -> bool:
         return find_layout(existing(config.data.dir)).undivided is not None
     except DataError:
         return True
+
+
+def differences_of_runs(old: ConfigDict, new: ConfigDict) -> list[str]:
+    """Returns "key: old -> new" for each key that differs and affects the numbers of a run on the data of `new`."""
+    found = differences(old, new)
+    return differences(old, new, divided=is_divided(new)) if found else found
 
 
 def with_sets(config: ConfigDict, split: str, *, strict: bool) -> MultilabelSource:

@@ -29,9 +29,12 @@ def damage_of(files: Any, headers: Callable[[Any], object], check: Callable[[Any
     return ""
 
 
-def check_headers(pair: Pair) -> str:
-    """Returns the mode of the mask; raises DataError if the files of a pair do not fit or the mask is lossy."""
-    mask = headers_of(pair)
+def check_headers(pair: Pair, *, paged: bool = False) -> str:
+    """Returns the mode of the mask; raises DataError if the files of a pair do not fit or the mask is lossy.
+
+    `paged` is that of `images.read_header`, for the image.
+    """
+    mask = headers_of(pair, paged=paged)
     if pair.mask is None or mask is None:
         return ""
     if mask.lossy:
@@ -39,9 +42,9 @@ def check_headers(pair: Pair) -> str:
     return mask.mode
 
 
-def headers_of(pair: Pair) -> Header | None:
+def headers_of(pair: Pair, *, paged: bool = False) -> Header | None:
     """Returns the header of the mask; raises DataError if one cannot be read, or the sizes differ."""
-    image = read_header(pair.image)
+    image = read_header(pair.image, paged=paged)
     mask = None if pair.mask is None else read_header(pair.mask)
     if pair.mask is not None and mask is not None:
         require_same_size(pair.image, image[:2], pair.mask, mask[:2])

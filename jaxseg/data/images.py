@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from jaxseg.data import bands, masks, measured
+from jaxseg.data import bands, masks, measured, pages
 from jaxseg.data.cut_files import require_whole_tiff
 from jaxseg.data.masks import Color, Palette
+from jaxseg.data.pages import PICTURES
 from jaxseg.errors import DataError, OutOfMemoryError, first_line, printable
 from jaxseg.pictures.opening import open_image, too_large
 
@@ -23,7 +24,6 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's convert("L")
-PICTURES = (1, 3, 4)  # channels that pictures are converted to
 _MARGIN = 1e-3  # how far a float may be outside [0, 1]: interpolation overshoots
 
 
@@ -49,12 +49,16 @@ class _UnidentifiedError(DataError):
 
 
 @contextmanager
-def opened(path: str | Path) -> Iterator[Image.Image]:
-    """Opens an image of one page; turns every error in its body, of Pillow, into a DataError or OutOfMemoryError."""
+def opened(path: str | Path, *, paged: bool = False) -> Iterator[Image.Image]:
+    """Opens an image of one page; turns every error in its body, of Pillow, into a DataError or OutOfMemoryError.
+
+    `paged`: of several pages of a TIFF file the first, since they are the channels of one image.
+    """
     try:
         # If Pillow opens a file by name it maps the file into memory, and then corrupts rotated TIFF files.
         with open(path, "rb") as file, open_image(file) as image:
-            bands.check_pages(image, path)
+            if not (paged and image.format == "TIFF"):
+                pages.check_pages(image, path)
             yield image
     except (DataError, OutOfMemoryError):
         raise
@@ -82,8 +86,10 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
         ) from error
 
 
-def read_header(path: str | Path) -> Header:
+def read_header(path: str | Path, *, paged: bool = False) -> Header:
     """Returns the size (after the EXIF orientation) and mode of an image without decoding it.
+
+    `paged`: the pages of a TIFF file may be the channels of one image, see `pages.takes_pages`.
 
     Raises:
         DataError: if the file does not exist or is not an image.
@@ -91,15 +97,15 @@ def read_header(path: str | Path) -> Header:
     if measured.is_array(path):
         return Header(*measured.array_size(path), "array")
     try:
-        return _read_header(path)
+        return _read_header(path, paged)
     except _UnidentifiedError:
-        if not bands.is_tiff(path):
+        if not pages.is_tiff(path):
             raise
-        return Header(*bands.tiff_size(path), "")
+        return Header(*bands.tiff_size(path, paged=paged), "")
 
 
-def _read_header(path: str | Path) -> Header:
-    with opened(path) as image:
+def _read_header(path: str | Path, paged: bool) -> Header:
+    with opened(path, paged=paged) as image:
         width, height = image.size
         exif = image.getexif()
         orientation = exif[_ORIENTATION] if _ORIENTATION in exif else 1
@@ -127,14 +133,15 @@ def read_image(path: str | Path, channels: int = 3, limits: Sequence[float] = ()
 
     Raises:
         DataError: if the file is missing or damaged, its values are not 8- or 16-bit intensities and there are no
-            `limits`, or it holds several pages, or bands or bits that would be dropped.
+            `limits`, or it holds several pages (other than one for each channel of those files), or bands or bits that
+            would be dropped.
     """
     if measured.is_array(path):
         return measured.fitted(path, measured.read_array(path), channels, limits)
-    if not len(limits) and channels in PICTURES:
+    if not pages.takes_pages(channels, limits):
         return _read_picture(path, channels)
     if Path(path).suffix.lower() in (".tif", ".tiff"):
-        return measured.fitted(path, measured.read_bands(path), channels, limits)
+        return measured.fitted(path, measured.read_bands(path, channels), channels, limits)
     image = _read_picture(path, channels if channels in PICTURES else 0)
     return measured.fitted(path, image, channels, limits)
 
@@ -155,7 +162,7 @@ def _read_picture(path: str | Path, channels: int) -> np.ndarray:
                     f"{path} holds {form}, of which Pillow keeps 8 bits; save it as a PNG or TIFF file, or with 8 bits."
                 )
     except _UnidentifiedError:
-        if not bands.is_tiff(path):
+        if not pages.is_tiff(path):
             raise
         form = None
     return to_channels(bands.read_tiff(path, form, channels or 4), channels)
@@ -277,7 +284,7 @@ def read_mask_and_colors(path: str | Path, palette: Palette | None = None, *, ke
     try:
         return _read_mask(path, palette, keep_indices)
     except _UnidentifiedError:
-        if not bands.is_tiff(path):
+        if not pages.is_tiff(path):
             raise
         values = bands.read_tiff_values(path)
         return Mask(_whole_numbers(path, values, str(values.dtype)), ())

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxseg.data import bands
+from jaxseg.data import bands, pages
 from jaxseg.data.listing import ARRAYS
 from jaxseg.errors import DataError, OutOfMemoryError, counted, first_line, printable
 from jaxseg.files import names_in_npz
@@ -105,24 +105,71 @@ def _shape(path: str | Path, file: Any) -> tuple[int, int, int]:
     return shape[0], shape[1], shape[2] if len(shape) == 3 else 1
 
 
-def read_bands(path: str | Path) -> np.ndarray:
-    """Returns the numbers [h,w,c], upright, of a TIFF file of one page with any number of bands of any type.
+def read_bands(path: str | Path, channels: int = 0) -> np.ndarray:
+    """Returns the numbers [h,w,c], upright, of a TIFF file with any number of bands of any type.
+
+    Args:
+        path: a file of one page, or of one page for each channel.
+        channels: those that are asked for.
 
     Raises:
-        DataError: if it is damaged, too large, has a palette or counts from white, or the reader is not installed.
+        DataError: if it is damaged, too large, has a palette or counts from white, or the reader is not installed; if
+            it has another number of pages, or they differ in size or type.
     """
-    with bands.first_page(path, None) as page:
-        axes, photometric = page.axes, int(page.photometric)
-        if axes not in ("YX", "YXS", "SYX"):
-            raise DataError(f"{path} holds an array with the axes {axes}, where an image [h,w,c] was expected.")
-        if photometric in (0, _PALETTE):
-            raise DataError(f"{path} holds indices of a palette, or counts from white; save its values as they are.")
-        require_pixels(path, page.imagelength, page.imagewidth * -(-int(page.samplesperpixel) // 4))
-        values, orientation = bands.decoded(page, path), int(page.tags.valueof(274, 1))
-    values = np.moveaxis(values, 0, -1) if axes == "SYX" else values if values.ndim == 3 else values[..., None]
-    if values.dtype.kind not in "uif":
-        raise DataError(f"{path} holds {values.dtype} numbers; whole or floating-point numbers were expected.")
-    return bands.upright(values, orientation)
+    with pages.open_pages(path) as opened:
+        forms = checked_pages(path, opened, channels)
+        require_pixels(path, forms[0].height, forms[0].width * -(-(forms[0].bands * len(opened)) // 4))
+        parts = [bands.decoded(page, path) for page in opened]
+    return np.concatenate([bands.upright(with_bands(p, f.axes), f.orientation) for p, f in zip(parts, forms)], axis=-1)
+
+
+def with_bands(values: np.ndarray, axes: str) -> np.ndarray:
+    """Returns [h,w,c] of the array of a page with these axes."""
+    return np.moveaxis(values, 0, -1) if axes == "SYX" else values if values.ndim == 3 else values[..., None]
+
+
+def checked_pages(path: str | Path, opened: Sequence[Any], channels: int) -> list[bands.TiffForm]:
+    """Returns the forms of the open pages of one image; errors as of `read_bands`."""
+    if len(opened) not in (1, channels):
+        if not pages.takes_pages(channels, ()):
+            raise pages.too_many(path, len(opened))
+        raise DataError(
+            f"{path} holds {len(opened)} pages, where one page, or one for each of data.channels={channels}, was "
+            "expected."
+        )
+    forms = [_page_form(path, page) for page in opened]
+    first = forms[0]
+    if len(opened) > 1 and any(form.bands != 1 for form in forms):
+        raise DataError(f"{path} holds pages of several bands; pages that are channels have one band each.")
+    for number, form in enumerate(forms, 1):
+        if (form.height, form.width) != (first.height, first.width):
+            raise DataError(
+                f"{path} has pages of different sizes, {first.height} x {first.width} (height x width) and in page "
+                f"{number} {form.height} x {form.width}, which are not the channels of one image."
+            )
+        if form.dtype != first.dtype:
+            raise DataError(f"{path} has pages of different types, {first.dtype} and in page {number} {form.dtype}.")
+    return forms
+
+
+def _page_form(path: str | Path, page: Any) -> bands.TiffForm:
+    if page.axes not in ("YX", "YXS", "SYX"):
+        raise DataError(f"{path} holds an array with the axes {page.axes}, where an image [h,w,c] was expected.")
+    if int(page.photometric) in (0, _PALETTE):
+        raise DataError(f"{path} holds indices of a palette, or counts from white; save its values as they are.")
+    dtype, orientation = np.dtype(page.dtype), int(page.tags.valueof(274, 1))
+    if dtype.kind not in "uif":
+        raise DataError(f"{path} holds {dtype} numbers; whole or floating-point numbers were expected.")
+    size = page.imagelength, page.imagewidth, int(page.samplesperpixel)
+    return bands.TiffForm(*size, dtype, page.axes, False, False, orientation)
+
+
+def require_channels(path: str | Path, given: int, channels: int, hint: str = "") -> None:
+    """Raises DataError if a file holds another number of channels than was asked for."""
+    if given != channels:
+        raise DataError(
+            f"{path} holds {counted(given, 'channel')}, where data.channels={channels} were expected.{hint}"
+        )
 
 
 def fitted(path: str | Path, values: np.ndarray, channels: int, limits: Sequence[float]) -> np.ndarray:
@@ -138,12 +185,9 @@ def fitted(path: str | Path, values: np.ndarray, channels: int, limits: Sequence
         DataError: if it has another number of channels, or numbers other than of 8 or 16 bits without `limits`, or
             numbers that are not finite.
     """
-    if values.shape[-1] != channels:
-        first = values.shape[0] == channels and values.shape[-1] != channels
-        hint = " The channels come last: use array.transpose(1, 2, 0)." if first else ""
-        raise DataError(
-            f"{path} holds {counted(values.shape[-1], 'channel')}, where data.channels={channels} were expected.{hint}"
-        )
+    first = values.shape[0] == channels and values.shape[-1] != channels
+    hint = " The channels come last: use array.transpose(1, 2, 0)." if first else ""
+    require_channels(path, values.shape[-1], channels, hint)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise DataError(f"{path} holds numbers that are not finite; give the pixels without a value one of their own.")
     if len(limits):

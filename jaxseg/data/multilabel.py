@@ -105,8 +105,9 @@ class MultilabelSource:
         self._unreadable: dict[Files, str] = {}
         self.stamps = stamps_of(self.files) if strict else {}
         if strict:
-            damage = functools.partial(damage_of, headers=_headers_of, check=_check_headers)
-            check = damage if damaged == "skip" else _check_headers
+            headers = functools.partial(_headers_of, paged=self.info.paged)
+            fit = functools.partial(_check_headers, paged=self.info.paged)
+            check = functools.partial(damage_of, headers=headers, check=fit) if damaged == "skip" else fit
             with ThreadPoolExecutor() as pool:  # raises the first error
                 found = dict(zip(self.files, pool.map(check, self.files)))
             self._unreadable = {files: damage for files, damage in found.items() if damage}
@@ -120,7 +121,7 @@ class MultilabelSource:
         """Returns image u8|u16|f32[h,w,c] and label u8|u16|u32[h,w], a set of classes of each pixel."""
         files = files_at(index, self.files, f"{self.directory} ({self.split})", self._unreadable)
         if not self._strict:
-            _check_headers(files)
+            _check_headers(files, self.info.paged)
         image = read_image(files.image, self.info.channels, self.info.range)
         label = self._sets(files, image.shape[:2])
         require_unchanged(files, self.stamps)
@@ -130,7 +131,7 @@ class MultilabelSource:
         return self.files[index].name
 
     def label_size(self, index: int) -> tuple[int, int]:
-        height, width = read_header(self.files[index].image)[:2]
+        height, width = read_header(self.files[index].image, paged=self.info.paged)[:2]
         return height, width
 
     def _meaning(self, layout: Layout, names: Sequence[str], ignore: int, channels: int) -> DataInfo:
@@ -251,18 +252,18 @@ class MultilabelSource:
             yield sets, np.where(unknown | full, every, 0).astype(np.uint32)
 
 
-def _headers_of(files: Files) -> dict[Path, Header]:
+def _headers_of(files: Files, paged: bool) -> dict[Path, Header]:
     """Returns the headers of the masks of an example; raises DataError if one cannot be read, or the sizes differ."""
-    image = read_header(files.image)
+    image = read_header(files.image, paged=paged)
     headers = {path: read_header(path) for path in files.paths[1:]}
     for path, mask in headers.items():
         require_same_size(files.image, image[:2], path, mask[:2])
     return headers
 
 
-def _check_headers(files: Files) -> None:
+def _check_headers(files: Files, paged: bool) -> None:
     """Raises DataError if the files of an example do not fit, or a mask is lossy."""
-    for path, mask in _headers_of(files).items():
+    for path, mask in _headers_of(files, paged).items():
         if mask.lossy:
             raise DataError(lossy_mask(path, mask.lossy))
 

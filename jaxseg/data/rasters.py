@@ -11,9 +11,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from jaxseg.data.bands import is_tiff, read_tiff_form
+from jaxseg.data.bands import TiffForm, read_tiff_form
 from jaxseg.data.cut_files import require_whole
 from jaxseg.data.images import to_channels
+from jaxseg.data.measured import checked_pages, fitted, require_channels, with_bands
+from jaxseg.data.pages import is_tiff, open_pages, own_pages, takes_pages
 from jaxseg.errors import DataError, first_line
 from jaxseg.pictures.colors import IGNORE_COLOR
 from jaxseg.pictures.opening import require_pixels
@@ -34,7 +36,7 @@ class TiffRaster:
     Attributes:
         path: the file.
         shape: (h, w, c), with the channels that were asked for.
-        dtype: uint8 or uint16.
+        dtype: uint8 or uint16; float32 with limits.
         tags: (code, type, count, value) of the tags that say where on the earth the image lies.
     """
 
@@ -42,20 +44,19 @@ class TiffRaster:
     shape: tuple[int, int, int]
     dtype: np.dtype
     tags: tuple[tuple[int, int, int, Any], ...]
-    _pixels: Any = field(repr=False)
+    _pages: Sequence[Any] = field(repr=False)
     _axes: str = "YXS"
+    _limits: tuple[float, ...] = ()
 
     def read(self, rows: slice, columns: slice) -> np.ndarray:
-        """Returns u8|u16[rows,columns,c].
+        """Returns u8|u16|f32[rows,columns,c].
 
         Raises:
-            DataError: if a part of the file is damaged.
+            DataError: if a part of the file is damaged, or holds numbers that are not finite.
         """
+        place = np.s_[:, rows, columns] if self._axes == "SYX" else np.s_[rows, columns]
         try:
-            if self._axes == "SYX":
-                part = np.moveaxis(np.asarray(self._pixels[:, rows, columns]), 0, -1)
-            else:
-                part = np.asarray(self._pixels[rows, columns])
+            parts = [with_bands(np.asarray(page[place]), self._axes) for page in self._pages]
         except MemoryError:
             raise
         except Exception as error:  # the classes are those of its decoders
@@ -63,16 +64,20 @@ class TiffRaster:
                 f"{self.path} cannot be read in rows {rows.start} to {rows.stop}: it is damaged or cut short "
                 f"({first_line(error)})."
             ) from error
-        return to_channels(part if part.ndim == 3 else part[..., None], self.shape[-1])
+        if takes_pages(self.shape[-1], self._limits):
+            return fitted(self.path, np.concatenate(parts, axis=-1), self.shape[-1], self._limits)
+        return to_channels(parts[0], self.shape[-1])
 
 
 @contextlib.contextmanager
-def open_raster(path: Path, channels: int) -> Iterator[TiffRaster]:
-    """Opens a TIFF file of one image of 8 or 16 bits in one to four bands, to read parts of it.
+def open_raster(path: Path, channels: int, limits: Sequence[float] = ()) -> Iterator[TiffRaster]:
+    """Opens a TIFF file of one image, to read parts of it: of what `images.read_image` takes with the same arguments.
 
     Args:
         path: the file.
-        channels: 1, 3 or 4; the bands are converted as by `images.read_image`.
+        channels: 1, 3 or 4, to which one to four bands of 8 or 16 bits are converted; or the number of its bands, or of
+            its pages, if there are others.
+        limits: `data.range`, with which the file has so many bands of any type; ().
 
     Raises:
         DataError: if the file is damaged, cut short, turned by its orientation tag or of another form, or the reader is
@@ -83,21 +88,41 @@ def open_raster(path: Path, channels: int) -> Iterator[TiffRaster]:
         import zarr
     except ImportError as error:
         raise DataError(f"{path} is too large to be read at once; {_INSTALL}.") from error
-    form = read_tiff_form(path, channels)
+    form = _form_of_bands(path, channels, limits) if takes_pages(channels, limits) else read_tiff_form(path, channels)
     with contextlib.ExitStack() as stack:
         try:
-            page: Any = stack.enter_context(tifffile.TiffFile(path)).pages.first
-            require_whole(path, page)
-            if page.is_tiled:
-                require_pixels(path, page.tilelength, page.tilewidth)
-            tags = _geographic(page)
-            pixels = zarr.open(stack.enter_context(page.aszarr()), mode="r")
+            pages = own_pages(stack.enter_context(tifffile.TiffFile(path)))
+            for page in pages:
+                require_whole(path, page)
+                if page.is_tiled:
+                    require_pixels(path, page.tilelength, page.tilewidth)
+            tags = _geographic(pages[0])
+            pixels = [zarr.open(stack.enter_context(page.aszarr()), mode="r") for page in pages]
         except (DataError, MemoryError):
             raise
         except Exception as error:  # the classes are those of tifffile and zarr
             why = (error.strerror if isinstance(error, OSError) else None) or first_line(error)[:200]
             raise DataError(f"{path} cannot be read: {why}.") from error
-        yield TiffRaster(path, (form.height, form.width, channels), form.dtype, tags, pixels, form.axes)
+        dtype = np.dtype(np.float32) if len(limits) else form.dtype
+        yield TiffRaster(path, (form.height, form.width, channels), dtype, tags, pixels, form.axes, tuple(limits))
+
+
+def _form_of_bands(path: Path, channels: int, limits: Sequence[float]) -> TiffForm:
+    """Returns the form of a file whose bands, or pages, are the channels; errors as of `open_raster`."""
+    with open_pages(path) as pages:
+        forms = checked_pages(path, pages, channels)
+    form = forms[0]
+    require_channels(path, form.bands * len(forms), channels)
+    if any(page.orientation != 1 for page in forms):
+        raise DataError(
+            f"{path} is turned by its orientation tag, so that it cannot be read by parts; save it upright."
+        )
+    if not len(limits) and form.dtype not in (np.uint8, np.uint16):
+        raise DataError(
+            f"{path} holds {form.dtype} numbers, and nothing says which of them are black and white; "
+            "data.range=(LOW, HIGH) gives the numbers that become 0 and 1, for all files alike."
+        )
+    return form
 
 
 def geographic_tags(path: str | Path) -> tuple[tuple[int, int, int, Any], ...]:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from jaxseg import pictures, sets
 from jaxseg.data.batching import cores
-from jaxseg.data.images import PICTURES, read_image
+from jaxseg.data.images import read_image
 from jaxseg.data.rasters import geographic_tags
 from jaxseg.errors import DataError, OutOfMemoryError, counted, printable
 from jaxseg.inference.earlier import EarlierFiles, find_earlier
@@ -209,12 +209,10 @@ class FolderPrediction:
 
     @property
     def _by_parts(self) -> bool:
-        """Whether large images are read by parts: those that are cut into tiles, and whose files need no more."""
+        """Whether large images are read by parts: those that are cut into tiles."""
         tiles = self.predictor.tiling.tiles
         resized = any(m.parts.config.data.fit == "resize" for m in self.predictor.networks.members)
-        networks = self.predictor.networks
-        parts = networks.channels in PICTURES and not networks.limits  # of 8 or 16 bits in up to four bands
-        return parts and tiles is not None and not (tiles == "auto" and resized)
+        return tiles is not None and not (tiles == "auto" and resized)
 
     @property
     def _wants_probabilities(self) -> bool:

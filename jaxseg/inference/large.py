@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxseg.data.bands import is_tiff, tiff_size
+from jaxseg.data.bands import tiff_size
 from jaxseg.data.images import read_header
+from jaxseg.data.pages import is_tiff
 from jaxseg.data.rasters import TiffRaster, open_raster, write_labels
 from jaxseg.errors import DataError
 from jaxseg.files import locked, read_json, write_atomically, write_text
@@ -57,10 +58,10 @@ def is_large(path: Path) -> bool:
     if path.suffix.lower() not in (".tif", ".tiff") or not is_tiff(path):
         return False
     try:
-        height, width = read_header(path)[:2]
+        height, width = read_header(path, paged=True)[:2]
     except DataError:  # Pillow does not open it, or not at this size
         try:
-            height, width = tiff_size(path)
+            height, width = tiff_size(path, paged=True)
         except DataError:
             return False
     return height * width >= LARGE
@@ -97,7 +98,7 @@ def segment_large(
         OutOfMemoryError: if even one tile does not fit into memory.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    with open_raster(path, predictor.networks.channels) as raster:
+    with open_raster(path, predictor.networks.channels, predictor.networks.limits) as raster:
         grid = predictor.grid_for(raster, whole=False, probabilities=False)
         assert grid is not None
         narrow = np.dtype(predictor.networks.label_type)

@@ -70,12 +70,7 @@ def read(path: str | Path) -> WeightsFile:
         WeightsError: if the file does not exist, has no known format, is damaged, or asks to run anything.
     """
     path = expanded(path)
-    if path.is_dir():
-        raise WeightsError(
-            f"The folder {located(path)} holds no file of weights under a name of the Hub; give the file."
-        )
-    if not path.is_file():
-        raise WeightsError(f"There is no file of weights {located(path)}.")
+    require_file(path)
     notes: list[str] = []
     try:
         arrays, sha256 = _shards(path, notes) if path.name.endswith(shards.SUFFIX) else _single_file(path, notes)
@@ -101,6 +96,16 @@ def read(path: str | Path) -> WeightsFile:
         arrays = {name.removeprefix(_PREFIX): array for name, array in arrays.items()}
         notes.append(f"took the prefix {_PREFIX!r} off every name")
     return WeightsFile({name: _single(array) for name, array in arrays.items()}, tuple(notes), sha256)
+
+
+def require_file(path: Path) -> None:
+    """Raises WeightsError if there is no file."""
+    if path.is_dir():
+        raise WeightsError(
+            f"The folder {located(path)} holds no file of weights under a name of the Hub; give the file."
+        )
+    if not path.is_file():
+        raise WeightsError(f"There is no file of weights {located(path)}.")
 
 
 def _single_file(path: Path, notes: list[str]) -> tuple[dict[str, np.ndarray], str]:

@@ -131,6 +131,19 @@ def load(
     return Loaded(result, str(path), file.sha256, commit, tuple(notes))
 
 
+def locate(
+    source: str, *, encoder: str | None = None, model: str | None = None, network: nn.Module | None = None
+) -> Path:
+    """Returns the file of weights, fetched if it is not there; its content is not read. The arguments are `load`'s.
+
+    Raises:
+        WeightsError: if the weights are unknown, cannot be fetched, or there is no such file.
+    """
+    path = _located(find(source, encoder=encoder, model=model, network=network).place)
+    files.require_file(path)
+    return path
+
+
 def _located(place: Path | Published | Packaged) -> Path:
     if isinstance(place, Packaged):
         return packages.locate(place)

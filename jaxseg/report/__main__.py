@@ -3,11 +3,11 @@
     jaxseg report WORKDIR [WORKDIR ...] [--split val] [--which best|last] [--out FILE]
                   [--tiles HxW] [--overlap .5] [--average flips] [--config.data.dir=PATH]
 
-A WORKDIR is that of a run, or the folder of a sweep or of a cross-validation (`jaxseg train --folds`). The page is
-report.html inside it, and with --split another than val report-SPLIT.html; --out names another file for a single
-WORKDIR. A file that the command did not write is refused. The page of a run needs a checkpoint and the data; that of a
-sweep is made of the files in its folder, and so is that of a cross-validation, but for its pictures. See
-docs/report.md.
+A WORKDIR is that of a run, or the folder of a sweep, of a search or of a cross-validation (`jaxseg train --folds`). The
+page is report.html inside it, and with --split another than val report-SPLIT.html; --out names another file for a
+single WORKDIR. A file that the command did not write is refused. The page of a run needs a checkpoint and the data;
+that of a sweep or a search is made of the files in its folder, and so is that of a cross-validation, but for its
+pictures. See docs/report.md.
 """
 
 import argparse
@@ -31,6 +31,8 @@ from jaxseg.report.run_page import PROGRAM, run_page
 from jaxseg.run.fold_folder import FOLDS_FILE
 from jaxseg.sweep.outputs import PLAN_FILE
 from jaxseg.sweep.page import sweep_page
+from jaxseg.sweep.search.page import search_page
+from jaxseg.sweep.search.plan import SEARCH_FILE
 
 _INSTEAD = "give another file with --out, or move it away"
 
@@ -44,10 +46,15 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.rep
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
-    description = "Write one page about a run, a sweep or a cross-validation: numbers, curves and images."
+    description = "Write one page about a run, a sweep, a search or a cross-validation: numbers, curves and images."
     parser = make_parser(program, description)
     add = parser.add_argument
-    add("workdir", metavar="WORKDIR", nargs="+", help="the workdir of a run, or the folder of a sweep or of folds")
+    add(
+        "workdir",
+        metavar="WORKDIR",
+        nargs="+",
+        help="the workdir of a run, or the folder of a sweep, a search or folds",
+    )
     add("--out", metavar="FILE", help="the page (default report.html in the WORKDIR)")
     return parser
 
@@ -58,17 +65,23 @@ def _report(options: argparse.Namespace, overrides: Sequence[str], again: str) -
     require_distinct(options.workdir)
     for word in options.workdir:
         workdir = expanded(word)
-        swept, divided = ((workdir / file).is_file() for file in (PLAN_FILE, FOLDS_FILE))
+        swept, searched, divided = ((workdir / file).is_file() for file in (PLAN_FILE, SEARCH_FILE, FOLDS_FILE))
         if divided and options.split not in ("val", HELD_OUT):
             raise ConfigError(
                 f"The page of the folds in {workdir} has the images that each was trained without; leave out --split, "
                 f"or give a fold, such as {workdir / 'fold-1'}."
             )
-        suffix = "" if options.split == "val" or swept or divided else "-" + re.sub(r"[^\w.-]+", "_", options.split)
+        suffix = (
+            ""
+            if options.split == "val" or swept or searched or divided
+            else "-" + re.sub(r"[^\w.-]+", "_", options.split)
+        )
         page = expanded(options.out) if options.out is not None else workdir / f"report{suffix}.html"
         require_own_page(page, PROGRAM, _INSTEAD)
         if swept:
             text = sweep_page(workdir, PROGRAM, again)
+        elif searched:
+            text = search_page(workdir, PROGRAM, again)
         elif divided:
             text = folds_page(workdir, PROGRAM, again, overrides)
         else:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxseg.build import Parts
+from jaxseg.build import Parts, make_model
 from jaxseg.compiler import options_for_once
 from jaxseg.config import ConfigDict
 from jaxseg.errors import ConfigError, JaxsegError, WeightsError, counted
@@ -16,6 +16,7 @@ from jaxseg.nn import without_crf
 from jaxseg.nn.quantisation import without_quantised_inputs
 from jaxseg.optim import make_selection
 from jaxseg.pretrained import flatten
+from jaxseg.pretrained.loading import locate
 from jaxseg.run import snapshot
 from jaxseg.run.weights_source import Origin, Planned, Weights, merge_run, read_weights, resolve
 from jaxseg.state import TrainState, by_path, first_state
@@ -45,6 +46,27 @@ def find_weights(config: ConfigDict, model: nn.Module) -> Weights | None:
         )
     except WeightsError as error:
         raise ConfigError(str(error)) from error
+
+
+def locate_weights(config: ConfigDict) -> None:
+    """Fetches the weights that the configuration names, or finds their file, before anything is read or computed.
+
+    Of several processes each reads them in `plan_weights`, where they wait for each other; those of a run are found
+    there too.
+
+    Raises:
+        ConfigError: if they cannot be fetched, or there are none.
+    """
+    if not (config.model.weights or config.model.encoder_weights) or jax.process_count() > 1:
+        return
+    network = without_crf(make_model(config, config.model.num_classes or 2))
+    weights = find_weights(config, network)
+    if weights is None or weights.workdir is not None:
+        return
+    try:
+        locate(weights.source, encoder=weights.encoder, model=weights.model, network=network)
+    except WeightsError as error:
+        raise ConfigError(f"{weights.key}: {error}") from error
 
 
 def plan_weights(parts: Parts) -> Planned | None:

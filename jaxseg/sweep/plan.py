@@ -13,7 +13,6 @@ from jaxseg import files
 from jaxseg.config import (
     ConfigDict,
     command,
-    differences,
     flatten,
     free_keys,
     from_dict,
@@ -22,6 +21,7 @@ from jaxseg.config import (
     update,
     validate,
 )
+from jaxseg.data.folders import differences_of_runs
 from jaxseg.data.sources import training_source
 from jaxseg.errors import ConfigError, nearest
 from jaxseg.files import read_json
@@ -315,7 +315,7 @@ def differing_keys(plan: Plan, variant: str, workdir: Path) -> list[str]:
     if plan.configs is None or variant not in plan.configs or not holds_checkpoint(workdir):
         return []
     there = with_start(plan, variant, read_config(workdir))
-    return differences(there, from_dict({**plan.configs[variant], "seed": there.seed}))
+    return differences_of_runs(there, from_dict({**plan.configs[variant], "seed": there.seed}))
 
 
 def with_start(plan: Plan, variant: str, config: ConfigDict) -> ConfigDict:

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any, Final
 
-from jaxseg.config import ConfigDict, differences, from_dict
+from jaxseg.config import ConfigDict, from_dict
+from jaxseg.data.folders import differences_of_runs
 from jaxseg.files import read_json
 from jaxseg.inference.evaluation import scores_file
 from jaxseg.run.provenance import early_end
@@ -29,7 +30,7 @@ def read_scores(workdir: Path, split: str) -> dict[str, Any] | None:
         scores = read_json(own_scores_file(workdir, split))
         config = read_config(workdir)
         whole = (scores["split"], scores["which"]) == (split, WHICH) and is_last_step(workdir, config, scores["step"])
-        return scores if whole and not differences(from_dict(scores["config"]), config) else None
+        return scores if whole and not differences_of_runs(from_dict(scores["config"]), config) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

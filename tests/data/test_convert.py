@@ -199,6 +199,48 @@ def test_cvat_draws_by_depth_and_reads_masks_along_their_rows(tmp_path):
     np.testing.assert_array_equal(mask_of(tmp_path / "out2"), expected)
 
 
+def frame_box(number, label="cat", outside=0):
+    ring = ";".join(f"{x},{y}" for x, y in pairs(LARGE))
+    return f'<polygon frame="{number}" outside="{outside}" keyframe="1" points="{ring}" z_order="0"/>'
+
+
+def video(*frames, stop):
+    meta = f"<start_frame>0</start_frame><stop_frame>{stop}</stop_frame>"
+    shapes = "".join(map(frame_box, frames)) + frame_box(frames[-1] + 1, outside=1)
+    return f'<annotations><meta><task>{meta}</task></meta><track label="cat">{shapes}</track></annotations>'
+
+
+def test_frames_of_a_video_are_the_images_with_their_numbers(tmp_path, capsys):
+    for name in ("one/img-0.png", "one/img-2.png", "two/frame_000000.png", "two/frame_000001.png"):
+        picture(tmp_path / "in" / name)
+    write(tmp_path / "in" / "one.xml", video(0, 1, 2, stop=2))
+    write(tmp_path / "in" / "two.xml", video(0, stop=1))
+    out = convert(tmp_path, status=1)
+    seen = np.where(NESTED, 1, 0)
+    for name, expected in (("one/img-0", seen), ("one/img-2", seen), ("two/frame_000000", seen)):
+        np.testing.assert_array_equal(mask_of(out, name), expected)
+    assert not mask_of(out, "two/frame_000001").any()  # a frame of the task without objects
+    assert "1 of the 5 frames that are annotated has no image with the number (1)." in capsys.readouterr().err
+    with (out / "not-converted.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["what"] for row in csv.DictReader(file)] == ["frames"]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ("frame_1 frame_2 frame_3", "annotates the frames 0 to 2 of a video, but its images are numbered from 1 to 3"),
+        ("x y", "none of the 2 images of"),
+        ("a/0 b/0", "both have this number; put the frames of each video into a folder with its name, here 'clip'"),
+    ],
+)
+def test_frames_that_are_not_found_are_said(tmp_path, capsys, names, words):
+    for name in names.split():
+        picture(tmp_path / "in" / f"{name}.png")
+    write(tmp_path / "in" / "clip.xml", video(0, 1, stop=2))
+    convert(tmp_path, status=1)
+    assert words in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 GOOD = {"category_id": 7, "segmentation": [LARGE]}
 SHAPES = {"label": "cat", "shape_type": "polygon"}
 
@@ -212,8 +254,14 @@ SHAPES = {"label": "cat", "shape_type": "polygon"}
         ("x.json", coco(GOOD, GOOD | {"segmentation": [[1, 2, 3, 4]]}), ("a.png", "annotation 1", "no polygon of 3")),
         ("x.json", coco(GOOD, {"category_id": 7}), ("a.png", "annotation 1", "It lacks 'bbox'.")),
         ("x.json", coco(GOOD, GOOD | {"image_id": [0]}), ("x.json", "annotation 1", "It is of another form (")),
-        ("x.xml", cvat(polygon("cell", LARGE, 0), '<ellipse label="cat" cx="3"/>'),
-         ("a.png", "shape 2, ellipse of cat", "has a <ellipse>, which is not read")),
+        ("x.xml", cvat(polygon("cell", LARGE, 0), '<cuboid label="cat" xtl1="3"/>'),
+         ("a.png", "shape 2, cuboid of cat", "has a <cuboid>, which is not read")),
+        ("x.xml", cvat(polygon("cell", LARGE, 0), polygon("cat", [1, 1, 2, 2, "nan", 3], 0)),
+         ("a.png", "polygon of cat", "finite numbers were expected")),
+        ("x.xml", cvat(polygon("cell", LARGE, 0), polygon("cat", [1, 1, 2, 2, 90, 3], 0)),
+         ("a.png", "polygon of cat", "which lies outside the image of 6 x 8 pixels")),
+        ("x.xml", cvat(polygon("cell", LARGE, 0), '<box label="cat" xtl="1" ytl="1" xbr="1" ybr="3"/>'),
+         ("a.png", "box of cat", "which has no area")),
         ("x.xml", cvat('<polygon label="cat" points="1,2;3,x"/>', polygon("cell", LARGE, 0)),
          ("a.png", "shape 1, polygon of cat", "could not convert string to float: 'x'")),
         ("a.json", labelme(shapes=[SHAPES | {"label": "cell", "points": pairs(LARGE)}, SHAPES | {"points": [[1, 1]]}]),
@@ -295,6 +343,18 @@ def test_label_studio_via_and_supervisely(tmp_path):
         shape = {"name": "polygon", "all_points_x": xs, "all_points_y": ys}
         return {"shape_attributes": shape, "region_attributes": {"quality": "good", "class": name}}
 
+    def spoken(name, ring):
+        return {"vid": "1", "flg": 0, "z": [], "xy": [7, *ring], "av": {"1": name}}
+
+    via3 = {
+        "project": {"vid_list": ["1"]},
+        "attribute": {"1": {"aname": "class", "type": 1, "options": {}}},
+        "file": {"7": {"fid": 7, "fname": "a.png", "type": 2}},
+        "view": {"1": {"fid_list": [7]}},
+        "metadata": {"x": spoken("cell", SMALL), "y": spoken("cat", LARGE)},
+    }
+    regions = [r["value"] | {"original_width": W, "original_height": H} for r in results]
+    short = [{"image": "/data/upload/1/0a1b2c3d-a.png", "annotation_id": 1, "label": regions}]
     via = {"a.png1": {"filename": "a.png", "size": 1, "regions": [region("cell", SMALL), region("cat", LARGE)]}}
     ring = {"exterior": pairs(LARGE), "interior": [pairs(SMALL)]}
     area = np.full((2, 2), 255, np.uint8)
@@ -304,7 +364,9 @@ def test_label_studio_via_and_supervisely(tmp_path):
     ]
     forms = {
         "labelstudio": {"all.json": tasks},
+        "labelstudio-min": {"all.json": short},
         "via": {"all.json": {"_via_settings": {}, "_via_img_metadata": via}},
+        "via-3": {"all.json": via3},
         "supervisely": {
             "ds/ann/a.png.json": {"size": SIZE, "tags": [], "objects": objects},
             "meta.json": {"classes": [{"title": "cat", "color": "#FF0000"}, {"title": "cell"}], "tags": []},
@@ -318,7 +380,7 @@ def test_label_studio_via_and_supervisely(tmp_path):
             write(root / name, content)
         for option in ("auto", form):
             out = tmp_path / f"out-{form}-{option}"
-            assert main([str(root), str(out), "--format", option]) == 0
+            assert main([str(root), str(out), "--format", option.partition("-")[0]]) == 0
             np.testing.assert_array_equal(mask_of(out), NESTED)
             assert read_classes_file(out).names == ("background", "cat", "cell")
             assert (out / "unlabelled" / "b.png").is_file()  # a task that nobody has done is no empty image

@@ -13,7 +13,7 @@ from PIL import Image
 
 from jaxseg.config import default_config, differences, from_dict, to_dict, update, with_values
 from jaxseg.data import FolderSource, make_source, notes
-from jaxseg.data.folders import held_out_groups, is_divided
+from jaxseg.data.folders import differences_of_runs, held_out_groups, is_divided
 from jaxseg.data.folds import parse_group
 from jaxseg.data.images import from_array, read_header, read_image, read_mask, to_channels
 from jaxseg.data.pairs import Pair, hold_out
@@ -22,6 +22,7 @@ from jaxseg.errors import ConfigError, DataError
 from jaxseg.run.data import with_stored_division
 from jaxseg.run.load import override_free
 from jaxseg.run.workdir import write_config
+from jaxseg.sweep.records import own_scores_file, read_scores
 from jaxseg.types import IGNORE
 
 
@@ -138,6 +139,11 @@ def test_another_group_is_another_run_only_where_a_folder_is_divided(tmp_path):
         (workdir / "checkpoints" / "10").mkdir(parents=True)
         other = with_values(config, {"data.group": "q"})
         assert is_divided(config) == wanted
+        assert differences_of_runs(config, other) == (["data.group: ^(a) -> q"] if wanted else [])
+        # Nor are the scores of a run in a sweep those of another run then.
+        scores = {"split": "val", "which": "last", "step": config.steps, "config": to_dict(other), "mean_iou": 0.5}
+        own_scores_file(workdir, "val").write_text(json.dumps(scores))
+        assert (read_scores(workdir, "val") is None) == wanted
         if not wanted:
             write_config(workdir, other)
             continue

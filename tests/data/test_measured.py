@@ -14,11 +14,13 @@ from PIL import Image
 from jaxseg.config.values import validate
 from jaxseg.data.check import main as check
 from jaxseg.data.images import from_array, read_header, read_image
+from jaxseg.data.rasters import open_raster
 from jaxseg.data.sources import make_source
 from jaxseg.errors import ConfigError, DataError
 from jaxseg.export import export_run
-from jaxseg.inference import load
+from jaxseg.inference import large, load
 from jaxseg.inference.images import find_images
+from jaxseg.inference.predictor import make_predictor
 from jaxseg.predict import main as predict
 from jaxseg.run.data import train_batches
 
@@ -99,6 +101,50 @@ def test_damaged_and_huge_arrays_are_refused(tmp_path):
         read_image(tmp_path / "y.npz", 5, LIMITS)
 
 
+def pages(path, *arrays, **options):
+    """Writes a TIFF file with a page for each array."""
+    tifffile = pytest.importorskip("tifffile")
+    with tifffile.TiffWriter(path) as file:
+        for array in arrays:
+            file.write(array, photometric="minisblack", contiguous=False, **options)
+    return path
+
+
+def test_pages_of_a_tiff_file_are_its_channels_where_these_are_given(tmp_path):
+    words = np.arange(16 * 16 * 5, dtype=np.uint16).reshape(16, 16, 5)
+    path = pages(tmp_path / "a.tif", *np.moveaxis(words, -1, 0))
+    np.testing.assert_array_equal(read_image(path, 5), words)
+    assert read_header(path, paged=True)[:2] == (16, 16)
+    floats = pages(tmp_path / "b.tif", *np.moveaxis(CUBE[..., :3], -1, 0))
+    np.testing.assert_array_equal(read_image(floats, 3, LIMITS), np.clip((CUBE[..., :3] + 1) / np.float32(4), 0, 1))
+    pages(tmp_path / "sizes.tif", words[..., 0], words[:8, :, 0])
+    pages(tmp_path / "types.tif", words[..., 0], words[..., 0].astype(np.uint8))
+    pages(tmp_path / "bands.tif", words[..., :2], words[..., :2], planarconfig="contig")
+    for name, channels, limits, said in (
+        (
+            "a.tif",
+            3,
+            (),
+            r"holds 5 pages, where one image was expected; .* or set data.channels=5, which reads them as",
+        ),
+        ("a.tif", 7, (), "holds 5 pages, where one page, or one for each of data.channels=7, was expected"),
+        ("a.tif", 3, (0, 9), "holds 5 pages, where one image was expected"),
+        ("b.tif", 3, (), r"set data.channels=3 and data.range=\(LOW, HIGH\), which reads them as channels"),
+        (
+            "sizes.tif",
+            2,
+            (),
+            r"pages of different sizes, 16 x 16 \(height x width\) and in page 2 8 x 16, which are not",
+        ),
+        ("types.tif", 2, (), "pages of different types, uint16 and in page 2 uint8"),
+        ("bands.tif", 2, (), "pages of several bands"),
+    ):
+        with pytest.raises(DataError, match=said):
+            read_image(tmp_path / name, channels, limits)
+    with pytest.raises(DataError, match="holds 5 pages"):
+        read_header(path)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run on images of 5 channels in floats: .npy for training, TIFF for validation."""
@@ -110,7 +156,12 @@ def run(tmp_path_factory):
         for name in ("a", "b"):
             cube = (rng.random((16, 16, 5)) * 6 - 2).astype(np.float32)
             path = root / split / "images" / name
-            np.save(path.with_suffix(".npy"), cube) if split == "train" else tiff(path.with_suffix(".tif"), cube)
+            if split == "train":
+                np.save(path.with_suffix(".npy"), cube)
+            elif name == "a":
+                tiff(path.with_suffix(".tif"), cube)
+            else:
+                pages(path.with_suffix(".tif"), *np.moveaxis(cube, -1, 0))
             Image.fromarray(rng.integers(0, 3, (16, 16)).astype(np.uint8)).save(root / split / "masks" / f"{name}.png")
     np.save(root / "large.npy", (rng.random((37, 26, 5)) * 6 - 2).astype(np.float32))
     config = tiny_config(data__source="folder", data__dir=str(root), data__channels=5, data__range=LIMITS, **STATS)
@@ -176,3 +227,29 @@ def test_other_sources_have_pictures(tmp_path):
             validate(tiny_config(**values))
     with pytest.raises(ConfigError, match=r"data.range must be empty, or \(low, high\) with low < high"):
         validate(tiny_config(data__range=(3, 1)))
+
+
+def test_a_large_file_is_read_by_parts_with_its_range_and_channels(run, tmp_path, monkeypatch):
+    pytest.importorskip("zarr")
+    trained, root = run
+    raw = np.load(root / "large.npy")
+    files = [tiff(tmp_path / "bands.tif", raw, tile=(16, 16)), pages(tmp_path / "pages.tif", *np.moveaxis(raw, -1, 0))]
+    expected = make_predictor([trained], tiles=16)(from_array(raw, 5, LIMITS)).classes
+    for path in files:
+        assert not large.is_large(path)
+    monkeypatch.setattr(large, "LARGE", raw[..., 0].size)
+    words = ["--workdir", str(trained.workdir), "--out", str(tmp_path / "out"), "--tiles", "16", *map(str, files)]
+    assert predict(words) == 0
+    for path in files:
+        assert large.is_large(path)
+        with open_raster(path, 5, LIMITS) as raster:
+            assert raster.shape == (37, 26, 5) and raster.dtype == np.float32
+            found = raster.read(slice(3, 30), slice(5, 26))
+        np.testing.assert_array_equal(found, read_image(path, 5, LIMITS)[3:30, 5:26])
+        np.testing.assert_array_equal(pytest.importorskip("tifffile").imread(tmp_path / "out" / path.name), expected)
+        for channels, limits, said in ((4, LIMITS, "5 "), (5, (), "float32 numbers, and nothing says which")):
+            with pytest.raises(DataError, match=said), open_raster(path, channels, limits):
+                pass
+    pages(tmp_path / "nan.tif", *np.moveaxis(np.where(raw > 3, np.nan, raw), -1, 0))
+    with open_raster(tmp_path / "nan.tif", 5, LIMITS) as raster, pytest.raises(DataError, match="not finite"):
+        raster.read(slice(0, 37), slice(0, 26))

@@ -149,11 +149,122 @@ def test_label_studio_gives_shapes_in_pixels_and_unpacks_brushes(tmp_path):
     assert points(first, 0) == [[6, 4], [36, 4], [36, 14], [6, 14]]
     assert points(first, 1) == [[0, 0], [6, 0], [0, 4]] and points(first, 2) == [[3, 4]]
     np.testing.assert_array_equal(first.marks[3].brushed(), mask)
-    assert second == ("sub/b.jpg", None, (), "", False)  # nobody has annotated it
+    assert second[:5] == ("sub/b.jpg", None, (), "", False)  # nobody has annotated it
+    # JSON-MIN has an entry for each annotation, with the fields of the task beside lists of regions.
+    results = label_studio(mask)[0]["annotations"][0]["result"][:5]
+    regions = [result["value"] | {k: v for k, v in result.items() if k.startswith("original")} for result in results]
+    entry = {"image": "/data/upload/1/0a1b2c3d-a.jpg", "id": 1, "annotation_id": 2, "created_at": "2026-01-01"}
+    short = [entry | {"label": regions[:3]}, entry | {"area": regions[3:], "city": "x"}, entry | {"image": "b.jpg"}]
+    one, other = read_annotations(write(tmp_path / "a.json", short)).images
+    assert (one.name, one.size, kinds(one)) == (first.name, first.size, expected) and other[:3] == ("b.jpg", None, ())
+    for mine, theirs in zip(one.marks, first.marks):
+        np.testing.assert_array_equal(mine.points, theirs.points)
+    np.testing.assert_array_equal(one.marks[3].brushed(), mask)
     with pytest.raises(ValueError, match="end too early"):
         unpacked(brush(mask)[:-2], (40, 60))
     with pytest.raises(ValueError, match="9600 bytes, and an image of 40 x 61"):
         unpacked(brush(mask), (40, 61))
+
+
+def cvat_video(
+    *tracks, meta="<start_frame>2</start_frame><stop_frame>8</stop_frame><frame_filter>step=3</frame_filter>"
+):
+    size = "<original_size><width>60</width><height>40</height></original_size>"
+    return f"<annotations><version>1.1</version><meta><task>{meta}{size}</task></meta>{''.join(tracks)}</annotations>"
+
+
+def track(label, *shapes):
+    """shapes: (frame, outside, key frame, z_order, left)."""
+    boxes = (
+        f'<box frame="{n}" outside="{out}" occluded="0" keyframe="{key}" xtl="{left}" ytl="5" xbr="30" ybr="13" '
+        f'z_order="{z}"/>'
+        for n, out, key, z, left in shapes
+    )
+    return f'<track id="0" label="{label}" source="manual">{"".join(boxes)}</track>'
+
+
+def test_tracks_of_cvat_give_the_frames_of_the_video(tmp_path):
+    lower = track("cell", (2, 0, 1, 1, 10), (5, 0, 0, 1, 11.5), (8, 1, 1, 1, 11.5))
+    upper = track("cat", (2, 0, 1, 0, 1), (5, 1, 1, 0, 1), (9, 0, 1, 0, 2))
+    found = read_annotations(write(tmp_path / "clip.xml", cvat_video(lower, upper)))
+    assert [(i.name, i.frame, i.size, i.seen) for i in found.images] == [
+        (f"clip/frame_00000{number}", number, (40, 60), True) for number in (2, 5, 8, 9)
+    ]
+    assert [[(m.name, m.layer, m.points[0, 0]) for m in i.marks] for i in found.images] == [
+        [("cell", 1, 10), ("cat", 0, 1)],  # by z_order
+        [("cell", 0, 11.5)],
+        [],  # the frame is annotated, and all objects are outside
+        [("cat", 0, 2)],
+    ]
+    alone = read_annotations(write(tmp_path / "clip" / "annotations.xml", cvat_video(lower, meta="")))
+    assert [i.name for i in alone.images] == ["clip/frame_000002", "clip/frame_000005"]
+
+
+def via3(*regions, attributes=("class",), types=(2,)):
+    options = {"0": "cat", "1": "cell"}
+    return {
+        "project": {"pid": "x", "vid_list": ["2", "1"]},
+        "config": {},
+        "attribute": {str(i): {"aname": n, "type": 4, "options": options} for i, n in enumerate(attributes)},
+        "file": {str(i + 1): {"fid": i + 1, "fname": f"{'ab'[i]}.jpg", "type": (*types, 2)[i]} for i in range(2)},
+        "view": {"1": {"fid_list": ["1"]}, "2": {"fid_list": [2]}},
+        "metadata": {
+            f"1_{i}": {"vid": "1", "flg": 0, "z": [], "xy": xy, "av": av} for i, (xy, av) in enumerate(regions)
+        },
+    }
+
+
+def test_a_project_of_via_3_gives_its_shapes(tmp_path):
+    regions = [
+        ([1, 4, 5], {"0": "1"}),
+        ([2, 10, 5, 20, 8], {"0": "1"}),
+        ([3, 20, 20, 5], {"0": "0"}),
+        ([4, 20, 20, 5, 10], {"0": "0"}),
+        ([5, 1, 1, 8, 1], {"0": "0"}),
+        ([6, 1, 1, 8, 1, 8, 9], {"0": "0"}),
+        ([7, 0, 0, 9, 0, 0, 9], {"0": "0"}),
+        ([8, 10, 7, 20, 5, 30, 9, 22, 13], {"0": "1"}),  # a point on each side of a box
+        ([9, 25, 20, 20, 25, 15, 20], {"0": "0"}),  # three points of a circle
+        ([], {"0": "0"}),
+    ]
+    found = read_annotations(write(tmp_path / "a.json", via3(*regions)))
+    other, image = found.images
+    assert found.form == "VIA" and other[:3] == ("b.jpg", None, ()) and image.name == "a.jpg"
+    named = [
+        "point cell",
+        "box cell",
+        *["polygon cat"] * 2,
+        *["line cat"] * 2,
+        "polygon cat",
+        "box cell",
+        "polygon cat",
+    ]
+    assert [" ".join(kind) for kind in kinds(image)] == [*named, "tag cat"]
+    assert points(image, 0) == [[4, 5]] and points(image, 1) == points(image, 7) == CORNERS
+    assert points(image, 5) == [[1, 1], [8, 1], [8, 9]] and points(image, 6) == [[0, 0], [9, 0], [0, 9]]
+    for place in (2, 8):
+        np.testing.assert_allclose(np.hypot(*(image.marks[place].points - (20, 20)).T), 5)
+    np.testing.assert_allclose((((image.marks[3].points - (20, 20)) / (5, 10)) ** 2).sum(1), 1)
+    named = read_annotations(
+        write(tmp_path / "a.json", via3(([1, 4, 5], {"0": "1", "1": "0"}), attributes=("x", "Label")))
+    )
+    assert kinds(named.images[1]) == [("point", "cat")]
+
+
+def test_ellipses_of_label_studio_and_cvat_have_their_radii_turned(tmp_path):
+    # In an image of 60 x 40 pixels: about (30, 20), with the radii 6 and 10 pixels, turned by a right angle.
+    value = {"x": 50, "y": 50, "radiusX": 10, "radiusY": 25, "rotation": 90}
+    sized = {"original_width": 60, "original_height": 40}
+    for kind in ("ellipselabels", "labels"):
+        result = {"type": kind, "value": value | {kind: ["cell"]}, **sized}
+        task = {"data": {"image": "a.jpg"}, "annotations": [{"result": [result]}]}
+        (image,) = read_annotations(write(tmp_path / "a.json", [task])).images
+        assert kinds(image) == [("polygon", "cell")]
+        offset = image.marks[0].points - (30, 20)
+        np.testing.assert_allclose((offset[:, 0] / 10) ** 2 + (offset[:, 1] / 6) ** 2, 1)
+    shape = '<ellipse label="cat" cx="30" cy="20" rx="6" ry="10" rotation="90" z_order="0"/>'
+    (image, _) = read_annotations(write(tmp_path / "a.xml", CVAT.replace('<tag label="cat"/>', shape))).images
+    np.testing.assert_allclose(image.marks[5].points, np.add(offset, (30, 20)), atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +313,12 @@ TASK = {"data": {"image": "a.jpg"}, "annotations": [{"result": [{"type": "choice
         ("a.json", "", r"a.json is empty; expected a table \(.csv\), COCO"),
         ("a.json", "{", "a.json is no valid JSON"),
         ("a.json", {"hello": 1}, "a.json is of no form of annotations that is read; expected a table"),
-        ("a.json", [{"image": "a.jpg", "label": []}], "Of Label Studio export JSON, not JSON-MIN"),
+        ("a.json", [{"image": "a.jpg", "label": []}], "a.json is of no form of annotations that is read"),
+        (
+            "a.json",
+            [{"image": "a.jpg", "annotation_id": 1, "label": [{"timelinelabels": ["x"]}]}],
+            "'timelinelabels', which",
+        ),
         ("a.json", {"type": "FeatureCollection", "features": []}, "GeoJSON is not read: export COCO"),
         ("a.pdf", "text", "a.pdf is of no form of annotations"),
         ("a.json", {**COCO, "annotations": []}, r"a.json \(COCO\) holds no annotation of any image"),
@@ -215,10 +331,27 @@ TASK = {"data": {"image": "a.jpg"}, "annotations": [{"result": [{"type": "choice
         ("a.json", {**LABELME, "shapes": [{"shape_type": "msk"}]}, "a shape of the type 'msk', which is not read"),
         ("a.json", {**LABELME, "shapes": [{"shape_type": "mask", "points": [[0, 0]], "label": "x"}]}, "lacks 'mask'"),
         ("a.xml", "<annotations>", "a.xml is no valid XML"),
-        ("a.xml", "<annotation><object/></annotation>", "the element <annotation> and no <image>.*CVAT for images 1.1"),
-        ("a.xml", "<annotations><track/></annotations>", "Export the video as images"),
+        (
+            "a.xml",
+            "<annotation><object/></annotation>",
+            "the element <annotation> and no <image> or .*CVAT for images 1.1",
+        ),
+        ("a.xml", "<annotations><track><box/></track></annotations>", "read as CVAT, but an entry lacks 'label'"),
+        (
+            "a.xml",
+            cvat_video(meta="<start_frame>0</start_frame><stop_frame>9999999</stop_frame>").replace(
+                "</ann", "<track/></ann"
+            ),
+            "its video has 10,000,000 frames; at most 1,000,000 are read",
+        ),
+        ("a.xml", '<annotations><track task_id="1"/><track task_id="2"/></annotations>', "tracks of several videos"),
+        ("a.json", via3(([2, 1, 2, 3], {"0": "1"})), "a.jpg a shape 2 of 3 numbers, not 4"),
+        ("a.json", via3(([10, 1, 2], {"0": "1"})), "a region of the shape 10, which is not read"),
+        ("a.json", via3(([9, 0, 0, 1, 1, 2, 2], {"0": "1"})), "three points of a circle lie on a line"),
+        ("a.json", via3(([1, 4, 5], {"0": "1"}), types=(4,)), "a region in a.jpg, which is no image but a video"),
+        ("a.json", via3(([1, 4, 5], {"0": "1", "1": "1"}), attributes=("x", "y")), "attributes x, y; call the one"),
         ("a.xml", CVAT.replace("<tag", "<mask"), "read as CVAT, but an entry lacks 'left'"),
-        ("a.xml", CVAT.replace("<tag", "<cuboid"), "a <cuboid>, which is not read; boxes, polygons, masks, polylines"),
+        ("a.xml", CVAT.replace("<tag", "<cuboid"), "a <cuboid>, which is not read; boxes, polygons, masks, ellipses"),
         ("a.xml", CVAT.replace('xtl="10"', ""), "read as CVAT, but an entry lacks 'xtl'"),
         ("a.csv", "image,x,y\n", COLUMNS),
         ("a.csv", "image,class,x,y\na.jpg,cell,1,2\na.jpg,cell,1,two\n", "line 3, has 'two' in the column y"),

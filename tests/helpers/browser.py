@@ -2,7 +2,9 @@
 
 import contextlib
 import shutil
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,3 +33,23 @@ def chromium() -> Iterator[Any]:
             yield browser
         finally:
             browser.close()
+
+
+def opened(browser: Any, file: Path, **options: Any) -> tuple[Any, list[str], float]:
+    """Returns (the page of a file, what its console, dialogs and requests say, seconds to load it)."""
+    context = browser.new_context(**options)
+    page = context.new_page()
+    heard: list[str] = []
+    page.on("console", lambda message: heard.append(message.text))
+    page.on("pageerror", lambda error: heard.append(str(error)))
+    page.on(
+        "request", lambda request: heard.extend([] if request.url.startswith(("file:", "data:")) else [request.url])
+    )
+    page.on("dialog", lambda dialog: heard.append(dialog.message))
+    seconds: list[float] = []
+    while len(seconds) < 3 and (not seconds or min(seconds) > 2):  # the machine may be busy with something else
+        began = time.monotonic()
+        page.goto(file.as_uri())
+        page.wait_for_function("document.readyState === 'complete'")
+        seconds.append(time.monotonic() - began)
+    return page, heard, min(seconds)

@@ -70,6 +70,11 @@ def test_sub_folders_are_kept(runs, tree, capsys):
     names = {"a", "x/a", "x/y/b"}
     assert written == {f"{name}{end}" for name in names for end in (".png", "-overlay.png")} | {"predictions.csv"}
     assert [row["output"] for row in rows(out)] == ["a.png", "x/a.png", "x/y/b.png"]
+    # the first alone, to look at some
+    assert predict(runs["resize"], tree, "--out", out, "--recursive", "--limit", "2") == 0
+    said = capsys.readouterr().out
+    assert "The first 2 of 3 images, as --limit asks." in said and "2 of 2 images segmented" in said
+    assert [row["output"] for row in rows(out)] == ["a.png", "x/a.png"]
 
 
 def test_what_an_earlier_call_has_written_is_left_out(runs, tree, tmp_path, capsys):
@@ -312,6 +317,8 @@ def test_further_words_after_the_workdir_are_images_or_runs(runs, tree, tmp_path
         (["a.png", "--skip-existing", "--regions"], "it cannot be given with --skip-existing"),
         (["--samples", "2", "--average", "flips"], "--samples makes images from noise; it takes no --average"),
         (["--samples", "2", "--skip-existing"], "it takes no --skip-existing"),
+        (["--samples", "2", "--limit", "2"], "it takes no --limit"),
+        (["a.png", "--limit", "0"], "--limit must be at least 1, got 0"),
         (["--samples", "2", "--format", "npz"], "it takes no --format"),
         (["--samples", "2", "--tiles", "64"], "it takes no --tiles"),
         (["--samples", "2", "--no-overlay"], "it takes no --no-overlay"),

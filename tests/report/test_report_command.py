@@ -4,11 +4,10 @@ import html
 import json
 import re
 import shutil
-import time
 
 import numpy as np
 import pytest
-from helpers.browser import chromium
+from helpers.browser import chromium, opened
 from helpers.tiny_run import make_folder, make_run, tiny_config
 from PIL import Image
 
@@ -222,24 +221,6 @@ def test_only_runs_of_the_same_images_and_classes_are_compared(place, tmp_path, 
 def browser():
     with chromium() as started:
         yield started
-
-
-def opened(browser, file, **options):
-    context = browser.new_context(**options)
-    page, heard = context.new_page(), []
-    page.on("console", lambda message: heard.append(message.text))
-    page.on("pageerror", lambda error: heard.append(str(error)))
-    page.on(
-        "request", lambda request: heard.extend([] if request.url.startswith(("file:", "data:")) else [request.url])
-    )
-    page.on("dialog", lambda dialog: heard.append(dialog.message))
-    seconds = []
-    while len(seconds) < 3 and (not seconds or min(seconds) > 2):  # the machine may be busy with something else
-        began = time.monotonic()
-        page.goto(file.as_uri())
-        page.wait_for_function("document.readyState === 'complete'")
-        seconds.append(time.monotonic() - began)
-    return page, heard, min(seconds)
 
 
 def test_the_page_in_a_browser(browser, place):

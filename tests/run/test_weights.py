@@ -233,4 +233,8 @@ def test_without_a_network_one_sentence_is_all_that_comes(tmp_path, capfd, monke
         out, error = capfd.readouterr()
         assert out == "" and error.startswith("error: model.encoder_weights: timm/resnet18.tv_in1k is not in the cache")
         assert error.count("\n") == 1 and hub.said == []
+        # It comes before the data are read, which are not there.
+        changes |= {"data__source": "folder", "data__dir": str(tmp_path / "none")}
+        assert main(arguments(tmp_path / "run", UNET["experiment"], **changes, model__encoder_weights="imagenet")) == 1
+        assert capfd.readouterr().err == error
     assert not (tmp_path / "run").exists()

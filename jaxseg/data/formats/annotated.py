@@ -20,6 +20,7 @@ from jaxseg.data.formats.collection import (
 from jaxseg.data.formats.drawing import draw_image
 from jaxseg.data.pairs import Pair, images_of
 from jaxseg.data.weak.faults import Fault
+from jaxseg.data.weak.frames import without_images
 from jaxseg.data.weak.marks import AnnotatedImage, Annotations, Mark, merged
 from jaxseg.data.weak.reading import Contents, read_file
 from jaxseg.data.weak.source import matched
@@ -81,7 +82,9 @@ def read_annotated(source: Path, options: Options, form: str = "") -> Collection
         except DataError as error:
             failed.append(error)
             continue
+        strange, frames = without_images(annotations, strange)
         lost += [Lost(name, "image", f"It is none of the images in {root}.") for name in strange]
+        lost += [Lost(str(whole), "frames", frames)] if frames else []
         chosen = {pair.name: pair for pair in inside or pairs}
         found += [
             (_split(split, chosen[n], image), chosen[n], image, origins[image.name]) for n, image in by_name.items()

@@ -9,8 +9,9 @@ from jaxseg.data.bands import upright
 from jaxseg.data.formats.collection import Drawn, Lost
 from jaxseg.data.images import read_header
 from jaxseg.data.weak.drawing import inside, polygon_area, stroke
-from jaxseg.data.weak.marks import AnnotatedImage, Annotations, Mark, check_marks
+from jaxseg.data.weak.marks import AnnotatedImage, Annotations, Mark, check_mark, check_size
 from jaxseg.data.weak.runs import Runs
+from jaxseg.errors import DataError
 from jaxseg.types import ignore_label, label_type
 
 _RADIUS = 1.0  # of points and lines, which leave 3 x 3 pixels of their own unknown
@@ -77,16 +78,29 @@ def draw_image(
 ) -> Drawn:
     """Returns the label of an image file, upright; its arguments are those of `draw_full`.
 
+    A mark that does not fit the image is left out, and listed; if none fits, the first is the error.
+
     Where the tool did not turn the image by its EXIF tag, which its size shows, the label is turned.
 
     Raises:
-        DataError: if the file cannot be read, or the marks do not fit it.
+        DataError: if the file cannot be read, or was annotated at another size, or no mark fits it.
     """
     header = read_header(path)
     size, turned = (header.height, header.width), False
     stored = header.width, header.height
     if header.orientation in (5, 6, 7, 8) and annotated.size == stored != size:
         size, turned = stored, True
-    check_marks(annotations, annotated, size)
-    drawn = draw_full(annotated.marks, size, indices, classes, outside=outside, boxes=boxes, file=str(path))
-    return Drawn(upright(drawn.label[..., None], header.orientation)[..., 0], drawn.lost) if turned else drawn
+    check_size(annotations, annotated, size)
+    fitting: list[Mark] = []
+    lost: list[Lost] = []
+    for mark in annotated.marks:
+        try:
+            check_mark(annotations, annotated, mark, size)
+            fitting.append(mark)
+        except DataError as error:
+            lost.append(Lost(str(path), f"{mark.kind} of {mark.name}", str(error)))
+    if lost and not fitting:
+        raise DataError(lost[0].why)
+    drawn = draw_full(fitting, size, indices, classes, outside=outside, boxes=boxes, file=str(path))
+    label = upright(drawn.label[..., None], header.orientation)[..., 0] if turned else drawn.label
+    return Drawn(label, (*lost, *drawn.lost))

@@ -1,4 +1,7 @@
-"""The export "JSON" of Label Studio: a list of tasks with their results, in per cent of the image.
+"""The exports "JSON" and "JSON-MIN" of Label Studio: a list of tasks with their results, in per cent of the image.
+
+JSON-MIN has an entry for each annotation: the fields of the task, and beside them lists of regions, each with its own
+size of the image.
 
 A brush stroke is stored as the bytes (red, green, blue, alpha) of the image, packed by runs: the number of bytes in 32
 bits, the bits of a byte less one in 5, four lengths less one in 4 each; then for each run one bit, 2 bits that choose a
@@ -13,19 +16,46 @@ from typing import Any
 import numpy as np
 
 from jaxseg.data.weak.faults import Fault, listed
-from jaxseg.data.weak.marks import AnnotatedImage, Mark, box, no_points, turned
+from jaxseg.data.weak.marks import AnnotatedImage, Mark, box, ellipse, no_points, turned
 from jaxseg.data.weak.runs import runs_of
 from jaxseg.errors import DataError
 from jaxseg.pictures.opening import require_pixels
 
-_SHAPES = ("rectanglelabels", "polygonlabels", "keypointlabels", "brushlabels", "choices")
+_SHAPES = {
+    "rectanglelabels": "height",
+    "polygonlabels": "points",
+    "ellipselabels": "radiusX",
+    "brushlabels": "rle",
+    "keypointlabels": "x",
+}  # type of a result -> a key of its value, which no type before it has
+_NAMED = (*_SHAPES, "labels", "choices")  # a result of the type "labels" is of any shape
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")  # what Label Studio puts before the name of a file that is uploaded
 
 
 def is_label_studio(content: Any) -> bool:
     """Returns whether the content of a JSON file is a list of tasks with their annotations."""
     tasks = content if isinstance(content, list) else [content]
-    return bool(tasks) and all(isinstance(t, dict) and "data" in t and "annotations" in t for t in tasks)
+    return bool(tasks) and all(isinstance(task, dict) and (_is_whole(task) or _is_short(task)) for task in tasks)
+
+
+def _is_whole(task: dict[str, Any]) -> bool:
+    return "data" in task and "annotations" in task
+
+
+def _is_short(task: dict[str, Any]) -> bool:
+    """Returns whether an entry is one of JSON-MIN."""
+    return "annotation_id" in task or any("original_width" in region for region in _regions(task))
+
+
+def _regions(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields the regions of an entry of JSON-MIN, in the form of the results of a whole task."""
+    for field in task.values():
+        for region in field if isinstance(field, list) else ():
+            kind = next((key for key in region if key.endswith("labels")), None) if isinstance(region, dict) else None
+            if kind is not None:
+                yield {**region, "type": kind, "value": region}
+            elif isinstance(region, dict) and "choices" in region:
+                yield {"type": "choices", "value": region}
 
 
 def read(path: Path, content: Any, faults: list[Fault] | None = None) -> list[AnnotatedImage]:
@@ -42,15 +72,20 @@ def read(path: Path, content: Any, faults: list[Fault] | None = None) -> list[An
 
 
 def _image(path: Path, task: dict[str, Any], faults: list[Fault] | None) -> AnnotatedImage:
-    done = [a for a in task["annotations"] if "was_cancelled" not in a or not a["was_cancelled"]]
-    results = [result for annotation in done for result in annotation["result"] if result["type"] in _SHAPES]
+    if _is_whole(task):
+        done = [a for a in task["annotations"] if "was_cancelled" not in a or not a["was_cancelled"]]
+        found = [result for annotation in done for result in annotation["result"]]
+        name, seen = _name(path, task["data"]), bool(done)
+    else:
+        found, name, seen = list(_regions(task)), _name(path, task), True
+    results = [r for r in found if r["type"] == "choices" or str(r["type"]).endswith("labels")]
     sized = next((result for result in results if "original_height" in result), None)
     size = None if sized is None else (int(sized["original_height"]), int(sized["original_width"]))
-    name, marks = _name(path, task["data"]), []
+    marks = []
     for number, result in enumerate(results, 1):
         with listed(faults, name, f"result {number}, {result['type']}"):
             marks += list(_marks(path, result))
-    return AnnotatedImage(name, size, tuple(marks), seen=bool(done))
+    return AnnotatedImage(name, size, tuple(marks), seen=seen)
 
 
 def _name(path: Path, data: dict[str, Any]) -> str:
@@ -69,9 +104,17 @@ def _marks(path: Path, result: dict[str, Any]) -> Iterator[Mark]:
         for name in value["choices"]:
             yield Mark("tag", str(name), no_points())
         return
+    names = list(map(str, value[kind])) if kind in _NAMED else []
+    if kind == "labels":
+        kind = next((shape for shape, key in _SHAPES.items() if key in value), "")
+    if kind not in _SHAPES:
+        raise DataError(
+            f"{path} has a result of the type {result['type']!r}, which is not read; polygons, brushes, ellipses, "
+            "rectangles, key points and choices are."
+        )
     width, height = int(result["original_width"]), int(result["original_height"])
     scale = np.array([width, height]) / 100
-    for name in map(str, value[kind]):
+    for name in names:
         if kind == "rectanglelabels":
             corner = np.array([value["x"], value["y"]]) * scale
             far = corner + np.array([value["width"], value["height"]]) * scale
@@ -80,6 +123,10 @@ def _marks(path: Path, result: dict[str, Any]) -> Iterator[Mark]:
             yield Mark("box", name, turned(corners, angle, corner) if angle else corners)
         elif kind == "polygonlabels":
             yield Mark("polygon", name, np.array(value["points"], np.float64) * scale)
+        elif kind == "ellipselabels":
+            radii = np.array([value["radiusX"], value["radiusY"]]) * scale
+            angle = float(value["rotation"]) if "rotation" in value else 0.0
+            yield Mark("polygon", name, ellipse(np.array([value["x"], value["y"]]) * scale, radii.tolist(), angle))
         elif kind == "keypointlabels":
             yield Mark("point", name, np.array([[value["x"], value["y"]]]) * scale)
         else:

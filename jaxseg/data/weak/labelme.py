@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxseg.data.weak.embedded import picture_in
 from jaxseg.data.weak.faults import Fault, listed
-from jaxseg.data.weak.marks import AnnotatedImage, Kind, Mark, box, no_points
+from jaxseg.data.weak.marks import AnnotatedImage, Kind, Mark, box, ellipse, no_points
 from jaxseg.data.weak.runs import runs_of
 from jaxseg.errors import DataError, nearest
 
@@ -21,7 +21,6 @@ _KINDS: dict[str, Kind] = {
     "point": "point",
     "points": "point",
 }
-_CORNERS = 64  # of a circle
 
 
 def is_labelme(content: Any) -> bool:
@@ -61,6 +60,5 @@ def _mark(path: Path, shape: dict[str, Any], size: tuple[int, int] | None) -> Ma
         points = box(left, top, right, bottom)
     elif kind == "circle":
         (x, y), edge = points
-        angle = np.arange(_CORNERS) * (2 * math.pi / _CORNERS)
-        points = (x, y) + math.hypot(*(edge - (x, y))) * np.stack([np.cos(angle), np.sin(angle)], 1)
+        points = ellipse((x, y), [math.hypot(*(edge - (x, y)))] * 2)
     return Mark(_KINDS[kind], str(shape["label"]), points)

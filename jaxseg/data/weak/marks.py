@@ -11,6 +11,7 @@ from jaxseg.errors import DataError, counted, nearest, some
 
 Kind = Literal["tag", "point", "line", "polygon", "brush", "box"]
 _WORDS = {"tag": "tag", "point": "point", "line": "line", "polygon": "polygon", "brush": "brush", "box": "box"}
+_CORNERS = 64  # of an ellipse
 _BEYOND = 0.02  # of the side of an image: as far may a mark reach beyond it, which hands and rounding do
 
 
@@ -53,6 +54,7 @@ class AnnotatedImage(NamedTuple):
         marks: what is annotated.
         split: the part of the data set that they give it to, or "".
         seen: whether somebody has annotated it; else no marks mean nothing.
+        frame: of a video, its number; else None.
     """
 
     name: str
@@ -60,6 +62,7 @@ class AnnotatedImage(NamedTuple):
     marks: tuple[Mark, ...]
     split: str = ""
     seen: bool = True
+    frame: int | None = None
 
 
 class Annotations(NamedTuple):
@@ -88,6 +91,15 @@ def no_points() -> np.ndarray:
 def box(left: float, top: float, right: float, bottom: float) -> np.ndarray:
     """Returns the corners f64[4,2] of a box along the axes."""
     return np.array([(left, top), (right, top), (right, bottom), (left, bottom)], np.float64)
+
+
+def ellipse(centre: Sequence[float] | np.ndarray, radii: Sequence[float], degrees: float = 0.0) -> np.ndarray:
+    """Returns the outline f64[64,2] of an ellipse about (x, y), of two radii (x, y), turned as by `turned`."""
+    angle = np.arange(_CORNERS) * (2 * np.pi / _CORNERS)
+    points = np.asarray(centre, np.float64) + np.stack([np.cos(angle), np.sin(angle)], 1) * np.asarray(
+        radii, np.float64
+    )
+    return turned(points, degrees, centre) if degrees else points
 
 
 def turned(points: np.ndarray, degrees: float, centre: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -144,35 +156,51 @@ def check_marks(annotations: Annotations, image: AnnotatedImage, size: tuple[int
     """Checks the marks of an image against its (height, width).
 
     Raises:
-        DataError: if the annotations were made at another size, a mark lies outside the image, or a box has no area.
+        DataError: as `check_size` and `check_mark`.
     """
+    check_size(annotations, image, size)
+    for mark in image.marks:
+        check_mark(annotations, image, mark, size)
+
+
+def check_size(annotations: Annotations, image: AnnotatedImage, size: tuple[int, int]) -> None:
+    """Raises DataError if an image of (height, width) was annotated at another size."""
     height, width = size
     if image.size is not None and image.size != (height, width):
         raise DataError(
             f"{annotations.path} says that {image.name} is {image.size[0]} x {image.size[1]} (height x width), but "
             f"the image is {height} x {width}; give the images that were annotated, at the same size."
         )
+
+
+def check_mark(annotations: Annotations, image: AnnotatedImage, mark: Mark, size: tuple[int, int]) -> None:
+    """Checks a mark against the (height, width) of its image.
+
+    Raises:
+        DataError: if it lies outside the image or has numbers that are not finite, a brush has another size, or a box
+            has no area.
+    """
+    height, width = size
     limits = np.array([width, height], np.float64)
     slack = 1 + _BEYOND * limits
-    for mark in image.marks:
-        if mark.area is not None and mark.area.shape != (height, width):
-            raise DataError(
-                f"{annotations.path} gives {image.name} a brush of {mark.area.shape[0]} x {mark.area.shape[1]} (height "
-                f"x width), but the image is {height} x {width}."
-            )
-        if not len(mark.points):
-            continue
-        low, high = mark.points.min(0), mark.points.max(0)
-        said = f"{annotations.path} gives {image.name} a {_WORDS[mark.kind]} of {mark.name!r}"
-        at = f"from ({low[0]:g}, {low[1]:g}) to ({high[0]:g}, {high[1]:g})" if len(mark.points) > 1 else _show(low)
-        if not np.isfinite(mark.points).all():
-            raise DataError(f"{said} {at}; finite numbers were expected.")
-        if (low < -slack).any() or (high > limits + slack).any() or (high < 0).any() or (low > limits).any():
-            raise DataError(
-                f"{said} {at} (x, y), which lies outside the image of {height} x {width} pixels (height x width)."
-            )
-        if mark.kind == "box" and not (high > low).all():
-            raise DataError(f"{said} {at} (x, y), which has no area.")
+    if mark.area is not None and mark.area.shape != (height, width):
+        raise DataError(
+            f"{annotations.path} gives {image.name} a brush of {mark.area.shape[0]} x {mark.area.shape[1]} (height "
+            f"x width), but the image is {height} x {width}."
+        )
+    if not len(mark.points):
+        return
+    low, high = mark.points.min(0), mark.points.max(0)
+    said = f"{annotations.path} gives {image.name} a {_WORDS[mark.kind]} of {mark.name!r}"
+    at = f"from ({low[0]:g}, {low[1]:g}) to ({high[0]:g}, {high[1]:g})" if len(mark.points) > 1 else _show(low)
+    if not np.isfinite(mark.points).all():
+        raise DataError(f"{said} {at}; finite numbers were expected.")
+    if (low < -slack).any() or (high > limits + slack).any() or (high < 0).any() or (low > limits).any():
+        raise DataError(
+            f"{said} {at} (x, y), which lies outside the image of {height} x {width} pixels (height x width)."
+        )
+    if mark.kind == "box" and not (high > low).all():
+        raise DataError(f"{said} {at} (x, y), which has no area.")
 
 
 def _show(point: np.ndarray) -> str:

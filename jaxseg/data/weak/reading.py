@@ -11,14 +11,14 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from jaxseg.data.weak import coco, cvat, label_studio, labelme, supervisely, table, via
+from jaxseg.data.weak import coco, cvat, label_studio, labelme, supervisely, table, via, via3
 from jaxseg.data.weak.faults import Fault, listed
 from jaxseg.data.weak.marks import AnnotatedImage, Annotations, Mark, merged
 from jaxseg.errors import DataError, counted, first_line
 
 EXPECTED = (
-    "a table (.csv), COCO (.json), a folder of LabelMe's or Supervisely's files (.json), CVAT for images 1.1 (.xml), "
-    "Label Studio's export JSON, or VIA's (.json)"
+    "a table (.csv), COCO (.json), a folder of LabelMe's or Supervisely's files (.json), CVAT for images or video 1.1 "
+    "(.xml), Label Studio's export JSON or JSON-MIN, or VIA's (.json)"
 )
 _LARGEST = 2**32  # bytes of a file of annotations: those of COCO have 2**29
 
@@ -183,6 +183,7 @@ _JSON: tuple[tuple[str, Callable[[Any], bool], _Reader], ...] = (
         lambda path, content, root, faults: label_studio.read(path, content, faults),
     ),
     ("Supervisely", supervisely.is_supervisely, supervisely.read),
+    ("VIA", via3.is_via3, lambda path, content, root, faults: via3.read(path, content, faults)),
     ("VIA", via.is_via, lambda path, content, root, faults: via.read(path, content, faults)),
 )
 
@@ -192,6 +193,4 @@ def _known(path: Path, text: str) -> str:
     head = text[:4096]
     if '"type": "FeatureCollection"' in head:
         return " GeoJSON is not read: export COCO."
-    if path.suffix.lower() == ".json" and '"image"' in head:
-        return " Of Label Studio export JSON, not JSON-MIN."
     return ""

@@ -12,6 +12,7 @@ from jaxseg.data.notes import note
 from jaxseg.data.pairs import Pair
 from jaxseg.data.stamps import require_unchanged, stamp, stamps_of
 from jaxseg.data.weak.drawing import Drawing, draw, encloses
+from jaxseg.data.weak.frames import images_of_frames, no_frames, without_images
 from jaxseg.data.weak.marks import AnnotatedImage, Annotations, check_marks, class_indices
 from jaxseg.data.weak.reading import files_read, read_annotations
 from jaxseg.errors import DataError, counted, some
@@ -74,7 +75,7 @@ class AnnotatedSource:
         if strict:
             self.stamps |= stamps_of(pair._replace(mask=None) for pair, _ in self.examples)
             for pair, image in self.examples:
-                _checked(self.annotations, pair, image)
+                _checked(self.annotations, pair, image, self.info.paged)
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -82,7 +83,7 @@ class AnnotatedSource:
     def __getitem__(self, index: int) -> Example:
         """Returns image u8|u16[h,w,c] and label u8[h,w]."""
         pair, annotated = self.examples[index]
-        _checked(self.annotations, pair, annotated)
+        _checked(self.annotations, pair, annotated, self.info.paged)
         image = read_image(pair.image, self.info.channels, self.info.range)
         require_unchanged(pair._replace(mask=None), self.stamps)
         size = (image.shape[0], image.shape[1])
@@ -94,7 +95,7 @@ class AnnotatedSource:
         return self.examples[index][0].name
 
     def label_size(self, index: int) -> tuple[int, int]:
-        height, width = read_header(self.examples[index][0].image)[:2]
+        height, width = read_header(self.examples[index][0].image, paged=self.info.paged)[:2]
         return height, width
 
     def summary(self) -> str:
@@ -107,9 +108,9 @@ class AnnotatedSource:
 _SAID = {"tag": "tag", "point": "point", "line": "line", "polygon": "polygon", "brush": "brush", "box": "box"}
 
 
-def _checked(annotations: Annotations, pair: Pair, image: AnnotatedImage | None) -> None:
+def _checked(annotations: Annotations, pair: Pair, image: AnnotatedImage | None, paged: bool) -> None:
     if image is not None:
-        height, width = read_header(pair.image)[:2]
+        height, width = read_header(pair.image, paged=paged)[:2]
         check_marks(annotations, image, (height, width))
 
 
@@ -117,7 +118,7 @@ def matched(annotations: Annotations, pairs: Sequence[Pair]) -> tuple[dict[str, 
     """Returns {name of a pair: its annotations}, and the names in the file that are none of the images.
 
     A name in the file is that of an image up to its suffix, or ends with it; or it is its last part, if no other image
-    has the same.
+    has the same. A frame of a video is the image with its number; see `frames`.
 
     Raises:
         DataError: if none of the images is named, or two names stand for one image.
@@ -126,9 +127,16 @@ def matched(annotations: Annotations, pairs: Sequence[Pair]) -> tuple[dict[str, 
     by_last: dict[str, list[Pair]] = {}
     for pair in pairs:
         by_last.setdefault(PurePosixPath(pair.name).name, []).append(pair)
+    frames = images_of_frames(annotations, pairs)
     found: dict[str, AnnotatedImage] = {}
     strange: list[str] = []
     for image in annotations.images:
+        if image.frame is not None:
+            if image.name in frames:
+                found[frames[image.name].name] = image
+            else:
+                strange.append(image.name)
+            continue
         parts = PurePosixPath(image.name.replace("\\", "/")).with_suffix("").parts
         ends = ("/".join(parts[start:]) for start in range(len(parts)))
         name = next((end for end in ends if end in by_name), None)
@@ -143,6 +151,8 @@ def matched(annotations: Annotations, pairs: Sequence[Pair]) -> tuple[dict[str, 
             )
         else:
             found[name] = image
+    if not found and any(image.frame is not None for image in annotations.images):
+        raise no_frames(annotations, pairs)
     if not found:
         folder = pairs[0].image.parent if pairs else "the folder"
         raise DataError(
@@ -168,6 +178,9 @@ def _about(
             f"{counted(len(without), 'image')} of the training split "
             f"({some(without, 3)}) {'is' if len(without) == 1 else 'are'} not in {annotations.path}; {use}."
         )
+    strange, frames = without_images(annotations, strange)
+    if frames:
+        remarks.append(f"{annotations.path}: {frames}")
     if strange:
         remarks.append(
             f"{annotations.path} also annotates {counted(len(strange), 'image')} that the training split lacks "

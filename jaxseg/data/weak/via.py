@@ -1,19 +1,18 @@
 """The JSON of the VGG Image Annotator (VIA), versions 1 and 2: a project, or its annotations alone."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxseg.data.weak.faults import Fault, listed
-from jaxseg.data.weak.marks import AnnotatedImage, Mark, box, no_points, turned
+from jaxseg.data.weak.marks import AnnotatedImage, Mark, box, ellipse, no_points
 from jaxseg.errors import DataError
 
 _PROJECT = "_via_img_metadata"
 _NAMES = ("class", "label", "name", "type", "category", "object")  # attributes that may hold the class
-_CORNERS = 64  # of an ellipse
 _UNNAMED = "object"
 
 
@@ -51,7 +50,8 @@ def _entries(content: Any) -> list[Any]:
 
 
 def _mark(path: Path, region: dict[str, Any]) -> Mark:
-    shape, name = region["shape_attributes"], _name(path, region)
+    shape = region["shape_attributes"]
+    name = class_of(path, region["region_attributes"] if "region_attributes" in region else {})
     kind = shape["name"] if "name" in shape else None
     if kind in ("polygon", "polyline"):
         points = np.array([shape["all_points_x"], shape["all_points_y"]], np.float64).T
@@ -64,10 +64,8 @@ def _mark(path: Path, region: dict[str, Any]) -> Mark:
     if kind in ("circle", "ellipse"):
         centre = np.array([shape["cx"], shape["cy"]], np.float64)
         radii = (shape["r"], shape["r"]) if kind == "circle" else (shape["rx"], shape["ry"])
-        angle = np.arange(_CORNERS) * (2 * math.pi / _CORNERS)
-        points = centre + np.array(radii, np.float64) * np.stack([np.cos(angle), np.sin(angle)], 1)
         degrees = math.degrees(float(shape["theta"])) if "theta" in shape else 0.0
-        return Mark("polygon", name, turned(points, degrees, centre) if degrees else points)
+        return Mark("polygon", name, ellipse(centre, radii, degrees))
     if kind is None:
         return Mark("tag", name, no_points())
     raise DataError(
@@ -76,8 +74,12 @@ def _mark(path: Path, region: dict[str, Any]) -> Mark:
     )
 
 
-def _name(path: Path, region: dict[str, Any]) -> str:
-    given = region["region_attributes"] if "region_attributes" in region else {}
+def class_of(path: Path, given: Mapping[str, Any]) -> str:
+    """Returns the class by the attributes {name: value} of a region.
+
+    Raises:
+        DataError: if there are several, of which none is called as a class is.
+    """
     if not given:
         return _UNNAMED
     chosen = next((own for known in _NAMES for own in given if own.lower() == known), None)

@@ -14,12 +14,12 @@ from jaxseg.config import (
     KEYS,
     ConfigDict,
     command,
-    differences,
     from_dict,
     set_key,
     to_dict,
     validate,
 )
+from jaxseg.data.folders import differences_of_runs
 from jaxseg.data.sources import training_source
 from jaxseg.errors import ArgumentError, ConfigError, some
 from jaxseg.files import read_json
@@ -276,7 +276,7 @@ def refuse_others(study: Study, workdir: Path) -> None:
     keys = sorted(before.spaces.keys() | study.spaces.keys())
     both = [[each.spaces[key] if key in each.spaces else None for each in (before, study)] for key in keys]
     differing += [f"space of {key}: {old} -> {new}" for key, (old, new) in zip(keys, both) if old != new]
-    differing += differences(from_dict(before.start), from_dict(study.start))
+    differing += differences_of_runs(from_dict(before.start), from_dict(study.start))
     if differing:
         raise ConfigError(f"{workdir} holds another search; {instead}. What differs: {some(differing, 6)}.")
 
