@@ -1,14 +1,25 @@
 """The blocks that networks are built of: convolutions, norms, residual blocks, attention, pooling and resizing.
 
 All take and return f[b,h,w,c] of any height and width, or the tokens of attention. The functions of arrays lie in
-`jaxseg.nn.ops`, the layers over them here.
+`jaxseg.nn.ops`, the layers over them here. docs/blocks/ has their equations, costs and gradients.
 """
 
 from jaxseg.nn.atrous import ASPP, rates_at
 from jaxseg.nn.attention import AttentionGate, MultiHeadAttention, SelfAttention2D, SqueezeExcite, sincos_position
 from jaxseg.nn.clock import at_step, current_step
 from jaxseg.nn.context import DAPPM, NormActConv
-from jaxseg.nn.conv import ClassHead, Conv, ConvNormAct, ConvTranspose, ConvTransposeNormAct, classifier, of_classes
+from jaxseg.nn.conv import (
+    ClassHead,
+    Conv,
+    ConvNormAct,
+    ConvTranspose,
+    ConvTransposeNormAct,
+    classifier,
+    identity_kernel,
+    near_zero,
+    of_classes,
+    unit_gain,
+)
 from jaxseg.nn.cosine import WithCosineHead
 from jaxseg.nn.crf import CRF, CRF_PRESETS, DenseCRF, LayerCRF, WithCRF, without_crf
 from jaxseg.nn.deformable import DeformableAttention
@@ -111,12 +122,14 @@ __all__ = [
     "group_norm",
     "he_normal",
     "he_uniform",
+    "identity_kernel",
     "is_identity",
     "make_norm",
     "max_along",
     "max_pool",
     "max_pool_with_indices",
     "max_unpool",
+    "near_zero",
     "of_classes",
     "pad_to_multiple",
     "parameter",
@@ -129,6 +142,7 @@ __all__ = [
     "round_channels",
     "sincos_position",
     "space_to_depth",
+    "unit_gain",
     "upsample",
     "without_crf",
 ]

@@ -31,12 +31,12 @@ Padding: TypeAlias = int | Literal["same"] | None
 _KernelSize: TypeAlias = Count | tuple[Count, Count]
 _Padding: TypeAlias = WholeNotNegative | Literal["same"] | None
 
-# Keeps the mean square of its input, for a linear map: variance 1 / fan_in (LeCun et al. 1998, "Efficient BackProp",
-# eq. 16).
 unit_gain: Initializer = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+"""Keeps the mean square of its input, for a linear map: variance 1 / fan_in (LeCun et al. 1998, "Efficient BackProp",
+eq. 16)."""
 
-# For the kernel of a class head: training starts from almost equal class probabilities, however large the features.
 near_zero: Initializer = nn.initializers.normal(0.01)
+"""For the kernel of a class head: training starts from almost equal class probabilities, however large the features."""
 
 
 def identity_kernel(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:

@@ -162,12 +162,20 @@ class ResidualBlock(nn.Module):
 class BasicBlock(nn.Module):
     """conv-norm-act, conv-norm, add, act (He 2015, Fig. 5 left): f[b,h,w,c] -> f[b,h/stride,w/stride,features].
 
-    Children: "conv1" and "conv2" (`ConvNormAct`s), and those of the shortcut, see the module.
+    Children: "conv1" and "conv2" (3x3 `ConvNormAct`s), and those of the shortcut, see the module.
 
     Attributes:
+        features: output channels.
+        stride: of the first convolution and of the shortcut; sizes are rounded up.
         dilation: of both convolutions.
         first_dilation: of the first convolution, if it differs.
+        shortcut, shortcut_pool, squeeze_ratio, dropout, drop_path: see the module.
         last_act: whether the activation follows the sum.
+        common: norm, activation, dtype and mapped axis of every layer.
+
+    Raises:
+        ValueError: for an unknown shortcut, an identity where the branch changes the shape, or `drop_path` without a
+            shortcut.
     """
 
     features: int
@@ -198,7 +206,13 @@ class BottleneckBlock(nn.Module):
 
     `features` counts the output channels; the 3x3 convolution works on features / ratio of them and carries the stride
     (as torchvision has it). Children: "reduce", "conv", "expand", and those of the shortcut, see the module.
-    `last_act` as in `BasicBlock`.
+
+    Attributes:
+        features: output channels.
+        stride, dilation, groups: of the 3x3 convolution; the shortcut has the stride too.
+        ratio: features / ratio is the width of the 3x3 convolution, rounded down, at least 1.
+        shortcut, shortcut_pool, squeeze_ratio, dropout, drop_path: see the module.
+        last_act, common, errors: as in `BasicBlock`.
     """
 
     features: int
@@ -261,6 +275,10 @@ class PreActBlock(nn.Module):
     those of the shortcut, see the module.
 
     Attributes:
+        features: output channels.
+        stride: of the first convolution and of the shortcut; sizes are rounded up.
+        dilation: of both convolutions.
+        shortcut, dropout, drop_path: see the module.
         first_preact: whether norm1 and an activation come before conv1. False for the first block of a network, whose
             input is the image (Zhang 2018, Table 1).
     """
