@@ -22,9 +22,9 @@ from jaxseg import metrics, pictures
 from jaxseg.config import set_key
 from jaxseg.config.command import run_command
 from jaxseg.data import make_source
+from jaxseg.data.sources import split_of_data
 from jaxseg.errors import ArgumentError, ConfigError
 from jaxseg.inference import refine
-from jaxseg.inference.evaluation import split_of_data
 from jaxseg.inference.predictor import make_predictor
 from jaxseg.inference.surface import SurfaceTotal, surface_scores
 from jaxseg.metrics.formatting import nan_mean

@@ -20,7 +20,7 @@ from lib.timing import at_least, environment, make_parser, ratio_of, save, table
 from jaxseg import compiler, losses, metrics
 from jaxseg.config import set_key
 from jaxseg.data import make_source
-from jaxseg.inference.evaluation import split_of_data
+from jaxseg.data.sources import split_of_data
 from jaxseg.inference.predictor import Predictor, make_predictor
 from jaxseg.inference.score_images import score_images
 from jaxseg.run.load import Run, load_run

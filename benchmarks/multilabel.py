@@ -27,9 +27,10 @@ from jaxseg.config import set_key
 from jaxseg.config.command import run_command
 from jaxseg.data import make_source
 from jaxseg.data.shapes import ShapesSource
+from jaxseg.data.sources import split_of_data
 from jaxseg.errors import ArgumentError
 from jaxseg.inference import thresholds
-from jaxseg.inference.evaluation import evaluate, split_of_data
+from jaxseg.inference.evaluation import evaluate
 from jaxseg.inference.predictor import make_predictor
 from jaxseg.metrics.formatting import percent
 from jaxseg.run.load import Run, load_run

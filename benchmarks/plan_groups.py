@@ -15,7 +15,7 @@ from jaxseg import compiler
 from jaxseg.config import set_key
 from jaxseg.config.command import run_command
 from jaxseg.data import make_source
-from jaxseg.inference.evaluation import split_of_data
+from jaxseg.data.sources import split_of_data
 from jaxseg.inference.predictor import make_predictor
 from jaxseg.metrics import confusion_matrix, scores
 from jaxseg.plan.facts import facts_of

@@ -17,7 +17,7 @@ from lib.timing import at_least, environment, make_parser, save, table
 from jaxseg import compiler, metrics, pictures
 from jaxseg.config import set_key
 from jaxseg.data import make_source
-from jaxseg.inference.evaluation import split_of_data
+from jaxseg.data.sources import split_of_data
 from jaxseg.inference.predictor import make_predictor
 from jaxseg.pictures.marks import FIGURE
 from jaxseg.run.load import load_run

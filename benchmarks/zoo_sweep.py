@@ -4,8 +4,8 @@
     python -m jaxseg.sweep --config benchmarks/zoo_sweep.py
 
 The first command trains each network once, the second with three seeds. Both go on where they were ended, `--only
-unet,fpn` takes some of the networks, and the report says what is missing. A variant has what the experiment of that name
-has for the shapes: network, loss, optimiser and steps. A run takes 2 to 40 minutes on one core.
+unet,fpn` takes some of the networks, and the report says what is missing. A variant has what the experiment of that
+name has for the shapes: network, loss, optimiser and steps. A run takes 2 to 40 minutes on one core.
 """
 
 from pathlib import Path
