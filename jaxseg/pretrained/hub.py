@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import re
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from jaxseg.pretrained.files import file_sha256
 # Seconds to wait for an answer of the Hub, in the first attempt and in the second.
 _TIMEOUTS = (10, 30)
 _COMMIT = "[0-9a-f]{40}"
+_WHO = "`hf auth login` or the environment variable HF_TOKEN says who you are"
 
 
 def fetch(published: Published, *, most: int | None = None) -> Path:
@@ -31,7 +33,7 @@ def fetch(published: Published, *, most: int | None = None) -> Path:
         WeightsError: if the file cannot be fetched (the message says which file to fetch by hand, and how to give it),
             the repository has no such file or revision, or the file is damaged or larger than `most`.
     """
-    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     if str(_cache()).startswith("~"):  # the client would make a folder of the name ~
         raise WeightsError(
@@ -52,8 +54,15 @@ def fetch(published: Published, *, most: int | None = None) -> Path:
         raise
     except RevisionNotFoundError:
         raise WeightsError(f"The repository {published.repository} has no revision {published.revision!r}.") from None
+    except GatedRepoError:  # one of the next, which the Hub also answers to those who may not see a repository
+        raise WeightsError(
+            f"The repository {published.repository} is gated: it is for those whom its owner has given access. Ask for "
+            f"it at {_endpoint()}/{published.repository}; {_WHO}. Or give a file of weights that you have."
+        ) from None
     except RepositoryNotFoundError:
-        raise WeightsError(f"There is no repository {published.repository} on the Hub, or it is private.") from None
+        raise WeightsError(
+            f"There is no repository {published.repository} on the Hub, or it is private. For a private one, {_WHO}."
+        ) from None
     except Exception as error:  # of the network, of the server or of the disk: whatever the client raises
         # The client's own errors, dozens of lines of connections that failed, would hide the sentence.
         raise _offline(published, error) from None
@@ -166,12 +175,20 @@ def _git_sha1(path: Path) -> str:
 
 
 def _offline(published: Published, error: BaseException) -> WeightsError:
-    address = f"https://huggingface.co/{published.repository}/resolve/{published.revision or 'main'}"
+    revision = urllib.parse.quote(published.revision or "main", safe="")  # that of a branch may have slashes
+    address = f"{_endpoint()}/{published.repository}/resolve/{revision}"
     return WeightsError(
         f"{published.repository} is not in the cache {_cache()} and could not be fetched ({first_line(error)}). Fetch "
         f"{' or '.join(f'{address}/{name}' for name in published.files)} on another machine, and give the path of that "
         "file in place of the name; or copy the cache folder of a machine that has it."
     )
+
+
+def _endpoint() -> str:
+    """Returns the address of the Hub, or of the mirror that HF_ENDPOINT names."""
+    from huggingface_hub import constants
+
+    return constants.ENDPOINT.rstrip("/")
 
 
 def _cache() -> Any:

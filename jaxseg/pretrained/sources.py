@@ -1,6 +1,7 @@
 """Finds where weights are: published under a name, in a file, or in a repository of the Hugging Face Hub."""
 
 import re
+import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -103,7 +104,8 @@ def repository(source: str) -> Published:
             "after NAME for a commit, a tag or a branch without slashes."
         )
     wanted = HUB_FILES if address["file"] is None else (address["file"],)
-    return Published(address["repository"], wanted, address["revision"])
+    revision = None if address["revision"] is None else urllib.parse.unquote(address["revision"])
+    return Published(address["repository"], wanted, revision)
 
 
 def _is_path(source: str) -> bool:

@@ -165,12 +165,63 @@ def test_what_a_repository_lacks_is_named(server):
         (Published(REPOSITORY, ("other.bin",)), rf"The repository {REPOSITORY} holds none of other\.bin\."),
         (Published(REPOSITORY, revision="v2"), rf"The repository {REPOSITORY} has no revision 'v2'\."),
         (Published("owner/other"), r"There is no repository owner/other on the Hub, or it is private\."),
-        (Published("no name/x"), r"no name/x is not in the cache .* could not be fetched \(.*Fetch https"),
+        (Published("no name/x"), r"no name/x is not in the cache .* could not be fetched \(.*Fetch http"),
     ):
         with pytest.raises(WeightsError, match=words) as raised:
             hub.fetch(wanted)
         assert "\n" not in str(raised.value)
     assert server.said == []
+
+
+def test_large_files_lie_on_another_server_and_repositories_are_renamed(server):
+    content = b"x" * 100
+    server.files[REPOSITORY, "main", "model.safetensors"] = content
+    server.links, server.renamed = True, {"owner/former": REPOSITORY}
+    for name in (REPOSITORY, "owner/former"):
+        path = hub.fetch(Published(name), most=100)
+        assert path.read_bytes() == content and hub.commit(path) == COMMIT
+        assert hub.digest(path) == hashlib.sha256(content).hexdigest()  # that of the file, and not of its pointer
+    with pytest.raises(WeightsError, match="has 100 bytes; 99 are the most"):
+        hub.fetch(Published(REPOSITORY), most=99)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "words"),
+    [
+        (
+            401,
+            "GatedRepo",
+            r"The repository owner/x is gated: .* Ask for it at http\S*/owner/x; `hf auth login` or .*HF_T",
+        ),
+        (403, "GatedRepo", r"The repository owner/x is gated: "),
+        (
+            401,
+            "RepoNotFound",
+            r"no repository owner/x on the Hub, or it is private\. For a private one, `hf auth login`",
+        ),
+    ],
+)
+def test_a_repository_that_may_not_be_read_says_what_to_do(server, status, code, words):
+    server.files["owner/x", "main", "model.safetensors"] = b"x"
+    server.closed = {"owner/x": (status, code)}
+    with pytest.raises(WeightsError, match=words) as raised:
+        hub.fetch(Published("owner/x"))
+    assert "\n" not in str(raised.value) and server.said == []
+
+
+def test_a_token_opens_a_private_repository_and_a_branch_may_have_slashes(server, monkeypatch):
+    server.files[REPOSITORY, "refs/pr/1", "model.safetensors"] = b"x"
+    server.commits["refs/pr/1"], server.token = OTHER_COMMIT, "hf_secret"
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    place = find(f"hf://{REPOSITORY}@refs%2Fpr%2F1", model="unet").place
+    assert place == Published(REPOSITORY, HUB_FILES, "refs/pr/1")
+    assert hub.fetch(place).read_bytes() == b"x"
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(WeightsError, match="or it is private"):
+        hub.fetch(Published("owner/other"))
+    server.close()
+    with pytest.raises(WeightsError, match=f"{REPOSITORY}/resolve/refs%2Fpr%2F2/model.safetensors or "):
+        hub.fetch(Published(REPOSITORY, revision="refs/pr/2"))
 
 
 def test_without_a_network_the_cache_serves_and_nothing_else_is_said(server, monkeypatch, capfd):
@@ -188,7 +239,7 @@ def test_without_a_network_the_cache_serves_and_nothing_else_is_said(server, mon
         hub.fetch(Published("owner/other", revision="v1"))
     said = str(raised.value)
     assert re.search(r"owner/other is not in the cache .* and could not be fetched \(.*refused\)\. Fetch ", said)
-    assert "https://huggingface.co/owner/other/resolve/v1/model.safetensors or " in said
+    assert f"{server.address}/owner/other/resolve/v1/model.safetensors or " in said  # of the Hub or its mirror
     assert "give the path of that file in place of the name" in said and "\n" not in said
     assert server.said == [] and "".join(capfd.readouterr()) == ""
 
