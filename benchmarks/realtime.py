@@ -29,7 +29,7 @@ from jaxseg.nn.folding import find_pairs, fold, folded
 from jaxseg.state import count_parameters
 
 NAMES = ("segformer", "lraspp", "fast_scnn", "bisenetv1", "bisenetv2", "ddrnet", "pidnet", "enet", "erfnet")
-NAMES += ("stdc", "pp_liteseg")
+NAMES += ("stdc", "pp_liteseg", "icnet")
 FREE = ("date", "git", "command")  # of the environment: what a call that is resumed may have of its own
 # Variant of the experiment, classes, and the name of its columns.
 FORMS = {"full": ("voc", 21), "shapes": ("shapes", 6)}

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from jaxseg.models.fcn_head import FCNHead
     from jaxseg.models.fpn import FPN
     from jaxseg.models.gcnet import GCNet
+    from jaxseg.models.icnet import ICNet
     from jaxseg.models.isanet import ISANet
     from jaxseg.models.linear_head import LinearHead
     from jaxseg.models.linknet import LinkNet
@@ -116,6 +117,7 @@ __all__ = [
     "FCNHead",
     "FastSCNN",
     "GCNet",
+    "ICNet",
     "ISANet",
     "JaxsegError",
     "LinearHead",

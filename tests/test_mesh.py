@@ -33,7 +33,7 @@ SEEDS = {"enet": 1, "fcn_head": 2, "pp_liteseg": 2, "upernet": 2}
 
 # The size of the images, 32 if it is not here: at 32 the coarsest maps of these networks are one pixel, and batch norms
 # over eight of them turn a last bit of the parameters into 1e-4 in ten steps on one device too.
-SIZES = {"fast_scnn": 64, "pidnet": 64, "stdc": 64}
+SIZES = {"fast_scnn": 64, "icnet": 64, "pidnet": 64, "stdc": 64}
 
 
 def network(name: str) -> linen.Module:

@@ -64,6 +64,7 @@ _CLASSES = {
     "fcn_head": "FCNHead",
     "fpn": "FPN",
     "gcnet": "GCNet",
+    "icnet": "ICNet",
     "isanet": "ISANet",
     "linear_head": "LinearHead",
     "linknet": "LinkNet",
@@ -101,7 +102,7 @@ NEED_ALL_CLASSES = ("enet", "eomt", "erfnet", "fcn", "linknet", "mask2former", "
 """Networks that cannot compute the logits of some classes alone (`nn.of_classes`), which sampled classes need: their
 layers read the scores of all classes, end in a transposed convolution, or are masks with a class each. A configuration
 that asks it of them is refused by `build.check_sampling`."""
-WITHOUT_ENCODER = (*GENERATORS, "bisenetv2", "ddrnet", "enet", "erfnet", "fast_scnn", "pidnet")
+WITHOUT_ENCODER = (*GENERATORS, "bisenetv2", "ddrnet", "enet", "erfnet", "fast_scnn", "icnet", "pidnet")
 """Networks that have no child "encoder", whose features `semi.features` drops."""
 ACTIVATIONS = (
     "relu",

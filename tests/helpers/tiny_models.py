@@ -98,6 +98,7 @@ TINY = {
     "fcn_head": {"width": 8, "aux_width": 4, "encoder": "plain", "encoder_args": {"widths": [4, 8]}},
     "fpn": {"width": 8, "branch_width": 4, "finest": 1, "encoder": "plain", "encoder_args": {"widths": [4, 6, 8]}},
     "gcnet": {"width": 8, "ratio": 2, "aux_width": 4, "encoder": "plain", "encoder_args": {"widths": [4, 6, 8]}},
+    "icnet": {"width": 4, "depths": [1, 1, 1, 1], "bins": [1, 2], "context_width": 8, "fuse_width": 8},
     "isanet": {
         "width": 8,
         "key_width": 4,

@@ -26,9 +26,10 @@ TERMS = {
 # subtracts large distances, and of each image's context (EncNet), of logits that are resized (FCN, PSPNet), of the
 # places that attention reads, of the masks' resizing, and in the loss (Mask2Former, EoMT), and of the table of
 # positions of a vision transformer (4), and of the factorisation of SegNeXt: 6 for each step, 3 of the last update, one
-# before and one behind them, and two of the gradient, which is that of the last update alone.
+# before and one behind them, and two of the gradient, which is that of the last update alone. ICNet resizes
+# its image, and the logits of three heads.
 IN_FLOAT32 = {"dcgan": 2, "dpt": 8, "encnet": 12, "eomt": 17, "fcn": 6, "linear_head": 4, "mask2former": 21}
-IN_FLOAT32 |= {"pspnet": 4, "segmenter": 4, "segnext": 6 * tiny("segnext").steps + 7}
+IN_FLOAT32 |= {"icnet": 18, "pspnet": 4, "segmenter": 4, "segnext": 6 * tiny("segnext").steps + 7}
 HEADS, FEW_CHANNELS, COLUMNS = (0, 2, 1, 3), (0, 1, 3, 2), (0, 3, 1, 2)
 # The orders of axes to which maps f[b,h,w,c] and tokens are transposed: heads come before tokens for the products of
 # attention, columns before rows for the attention within a column, and a resize that is no whole factor transposes maps

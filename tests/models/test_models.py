@@ -29,7 +29,8 @@ CLASSES = {name: type(tiny(name)) for name in models.names()}
 IMAGE = (2, 33, 47, 3)
 TRAINED = (2, 7, 8, 3)
 # Where a group norm of few channels would have a single value at TRAINED.
-REAL_TIME = ("bisenetv1", "bisenetv2", "ddrnet", "enet", "erfnet", "fast_scnn", "pidnet", "pp_liteseg", "stdc")
+REAL_TIME = ("bisenetv1", "bisenetv2", "ddrnet", "enet", "erfnet", "fast_scnn", "icnet", "pidnet", "pp_liteseg")
+REAL_TIME += ("stdc",)
 LARGER = {"pan": (2, 32, 32, 3), **dict.fromkeys(REAL_TIME, (2, 64, 64, 3))}
 # Transformers have layer norms whatever `norm` says.
 LAYER_NORMS = ("dpt", "eomt", "gcnet", "linear_head", "mask2former", "segformer", "segmenter", "segnext")

@@ -64,6 +64,7 @@ ALIKE += (
     "enet",
     "erfnet",
     "fast_scnn",
+    "icnet",
     "manet",
     "multiresunet",
     "nnunet",
@@ -81,7 +82,7 @@ ALIKE += ("attention_unet", "deeplabv3", "dpt", "eomt", "fcn", "fpn", "linear_he
 def test_every_network_keeps_less_for_the_backward_pass(name):
     share = 0.53 if name == "dcgan" else 0.5  # DCGAN keeps little without it too: a norm keeps its input alone
     # Of 16 times the stem's channels, or more, whose kernels are kept.
-    size = 256 if name in ("bisenetv1", "ddrnet", "pidnet", "pp_liteseg", "stdc") else 32
+    size = 256 if name in ("bisenetv1", "ddrnet", "icnet", "pidnet", "pp_liteseg", "stdc") else 32
     assert_keeps_less(models.build(name, num_classes=3, **TINY[name]), share, size)
 
 
