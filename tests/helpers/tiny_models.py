@@ -289,6 +289,7 @@ ENCODERS = {
     **{f"sam2_hiera_{size}": _HIERA for size in ("tiny", "small", "base_plus", "large")},
     **{f"swin_{size}": _SWIN for size in ("tiny", "small", "base", "large")},
     **{f"swinv2_{size}": _SWIN for size in ("tiny", "small", "base")},
+    "swinv2_large": _SWIN | {"trained_windows": [2, 1]},
     **{f"stdc{n}": {"depths": [2, 1], "widths": [2, 4, 16, 16]} for n in (1, 2)},
     **{f"tf_efficientnet_b{i}": {**_EFFICIENTNET, "last": True} for i in range(8)},
     **{f"tf_efficientnet_v2_{size}": _EFFICIENTNET_V2 for size in "sml"},
