@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from jaxseg.models.gcnet import GCNet
     from jaxseg.models.icnet import ICNet
     from jaxseg.models.isanet import ISANet
+    from jaxseg.models.knet import KNet
     from jaxseg.models.linear_head import LinearHead
     from jaxseg.models.linknet import LinkNet
     from jaxseg.models.lraspp import LRASPP
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from jaxseg.models.ocrnet import OCRNet
     from jaxseg.models.pan import PAN
     from jaxseg.models.pidnet import PIDNet
+    from jaxseg.models.pointrend import PointRend
     from jaxseg.models.pp_liteseg import PPLiteSeg
     from jaxseg.models.pspnet import PSPNet
     from jaxseg.models.r2unet import R2UNet
@@ -120,6 +122,7 @@ __all__ = [
     "ICNet",
     "ISANet",
     "JaxsegError",
+    "KNet",
     "LinearHead",
     "LinkNet",
     "MANet",
@@ -131,6 +134,7 @@ __all__ = [
     "PIDNet",
     "PPLiteSeg",
     "PSPNet",
+    "PointRend",
     "R2UNet",
     "ResUNet",
     "ResUNetPP",

@@ -29,7 +29,7 @@ from jaxseg.step import make_eval_step
 
 # The seed of the images, 0 if it is not here. With others a maximum changes its place within ten steps, where a last
 # bit decides the gradient of a pixel; the gradients of the first step agree with any.
-SEEDS = {"enet": 1, "fcn_head": 2, "pp_liteseg": 2, "upernet": 2}
+SEEDS = {"enet": 1, "fcn_head": 2, "pointrend": 1, "pp_liteseg": 2, "upernet": 2}
 
 # The size of the images, 32 if it is not here: at 32 the coarsest maps of these networks are one pixel, and batch norms
 # over eight of them turn a last bit of the parameters into 1e-4 in ten steps on one device too.

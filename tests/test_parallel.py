@@ -23,6 +23,7 @@ TERMS = {
     "eomt": "mask_classification",
     "mask2former": "mask_classification",
     "pidnet": "cross_entropy + dice + boundary_awareness",
+    "pointrend": "cross_entropy + point_cross_entropy",
     "stdc": "cross_entropy + dice + detail",
 }
 # One of each family, and those whose blocks have other operations.

@@ -12,7 +12,8 @@ The attention is read while the network runs, from what its modules take and giv
 - `ObjectAttention` (ocrnet): how much each pixel attends to the object of the explained class; and the region of that
   object, the share of each pixel in it.
 
-Weights of channels alone, as those of squeeze-and-excitation and of EncNet, have no place and are no maps.
+Weights of channels alone, as those of squeeze-and-excitation and of EncNet, and those between the kernels of classes
+(knet) have no place and are no maps.
 """
 
 import math
@@ -25,6 +26,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxseg.explain.view import averaging
+from jaxseg.models.knet import KernelAttention
 from jaxseg.models.ocrnet import ObjectAttention
 from jaxseg.nn import AttentionGate, DeformableAttention, MultiHeadAttention, SelfAttention2D
 from jaxseg.nn.ops.dot_product import NEVER
@@ -56,7 +58,7 @@ def attention_maps(
         result = call(*args, **kwargs)
         module = context.module
         if context.method_name == "__call__":
-            if isinstance(module, _KINDS):
+            if isinstance(module, _KINDS) and not isinstance(module, KernelAttention):
                 calls[module.path] = (module, args, result)
             elif module.path and module.path[-1] in _READ:
                 inner[module.path] = result

@@ -4,9 +4,9 @@ A pixel loss returns `(sum, weight)`; its value is `sum / weight`, computed afte
 examples, devices and micro-batches. A set loss (Dice, Jaccard, Tversky) first adds its per-class intersections and
 cardinalities and then computes its ratio. A loss that is defined on whole images (Lovász, the hardest pixels,
 boundaries) is a sum over images. `semantic_encoding`, `boundary_awareness`, `detail`, `mask_classification`,
-`reconstruction`, `generator` and `discriminator` read a particular output of their networks instead of the logits.
-`make_loss` offers weighted sums of all kinds through two functions: `Loss.stats` returns the sums, which add, and
-`Loss.value` turns their total into the loss.
+`point_cross_entropy`, `reconstruction`, `generator` and `discriminator` read a particular output of their networks
+instead of the logits. `make_loss` offers weighted sums of all kinds through two functions: `Loss.stats` returns the
+sums, which add, and `Loss.value` turns their total into the loss.
 
 `entropy` and `gated_crf` also learn from pixels without a label, and `size_constraint` from what boxes and image-level
 tags say of them (`jaxseg.losses.possible`).
@@ -44,6 +44,7 @@ from jaxseg.losses.overlap import (
     tversky_from_stats,
 )
 from jaxseg.losses.pixels import SumWeight, divide, label_maps, probabilities
+from jaxseg.losses.points import point_cross_entropy
 from jaxseg.losses.possible import possible_label
 from jaxseg.losses.reconstruction import reconstruction
 from jaxseg.losses.semantic_encoding import semantic_encoding
@@ -88,6 +89,7 @@ __all__ = [
     "mse",
     "ohem",
     "overlap_stats",
+    "point_cross_entropy",
     "possible_label",
     "present_classes",
     "probabilities",

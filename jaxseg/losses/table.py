@@ -20,6 +20,7 @@ from jaxseg.losses.overlap import (
     overlap_stats,
     tversky_from_stats,
 )
+from jaxseg.losses.points import point_cross_entropy
 from jaxseg.losses.reconstruction import reconstruction
 from jaxseg.losses.semantic_encoding import semantic_encoding
 from jaxseg.losses.size_constraint import size_constraint
@@ -58,6 +59,7 @@ LOSSES = {
     ),
     "mse": Definition(mse, by_pixel=True, multilabel=True),
     "ohem": Definition(ohem),
+    "point_cross_entropy": Definition(point_cross_entropy, reads="points", reads_classes=True, networks=("pointrend",)),
     "reconstruction": Definition(
         reconstruction, reads="reconstruction", networks=("autoencoder",), compares_images=True
     ),

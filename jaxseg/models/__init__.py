@@ -66,6 +66,7 @@ _CLASSES = {
     "gcnet": "GCNet",
     "icnet": "ICNet",
     "isanet": "ISANet",
+    "knet": "KNet",
     "linear_head": "LinearHead",
     "linknet": "LinkNet",
     "lraspp": "LRASPP",
@@ -77,6 +78,7 @@ _CLASSES = {
     "ocrnet": "OCRNet",
     "pan": "PAN",
     "pidnet": "PIDNet",
+    "pointrend": "PointRend",
     "pp_liteseg": "PPLiteSeg",
     "pspnet": "PSPNet",
     "r2unet": "R2UNet",
@@ -98,7 +100,9 @@ _CLASSES = {
 MODELS = tuple(_CLASSES)
 GENERATORS = ("dcgan",)
 """Networks that make images from noise; see `can_generate`."""
-NEED_ALL_CLASSES = ("enet", "eomt", "erfnet", "fcn", "linknet", "mask2former", "ocrnet", "segmenter", "u2net")
+NEED_ALL_CLASSES = (
+    *("enet", "eomt", "erfnet", "fcn", "knet", "linknet", "mask2former", "ocrnet", "pointrend", "segmenter", "u2net"),
+)
 """Networks that cannot compute the logits of some classes alone (`nn.of_classes`), which sampled classes need: their
 layers read the scores of all classes, end in a transposed convolution, or are masks with a class each. A configuration
 that asks it of them is refused by `build.check_sampling`."""

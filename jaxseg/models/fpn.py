@@ -66,6 +66,38 @@ class SemanticBranch(nn.Module):
         return x
 
 
+def semantic_features(
+    pyramid: Sequence[jax.Array],
+    width: int,
+    branch_width: int,
+    *,
+    smooth: bool = True,
+    merge: Literal["add", "concat"] = "add",
+    branch_norm: Literal["group", "same"] = "group",
+    align_corners: bool = False,
+    dropout: float = 0.0,
+    common: Layers,
+    train: bool,
+) -> tuple[jax.Array, tuple[jax.Array, ...], list[jax.Array]]:
+    """Returns the features f[b,h,w,.] that a Semantic FPN classifies, its feature pyramid, and its branches.
+
+    Call it in the compact method of a network, whose fields the arguments are (`FPN`). Its children: "decoder",
+    "branch0", "branch1", ..., "dropout".
+    """
+    levels = FeaturePyramid(width, smooth, dtype=common.dtype, name="decoder")(pyramid)
+    inner = common
+    if branch_norm == "group" and not is_identity(common.norm):
+        inner = common.replace(norm=make_norm("group", num_groups=32, dtype=common.dtype))
+    branches = []
+    for i, level in enumerate(levels):
+        sizes = tuple(finer.shape[1:3] for finer in levels[:i])
+        branch = SemanticBranch(branch_width, sizes, align_corners, common=inner, name=f"branch{i}")
+        branches.append(branch(level, train=train))
+    x = cast(jax.Array, sum(branches)) if merge == "add" else jnp.concatenate(branches[::-1], axis=-1)
+    x = Dropout(dropout, axis_name=common.axis_name, spatial=True, name="dropout")(x, train=train)
+    return x, levels, branches
+
+
 class FPN(nn.Module):
     """f[b,h,w,c] -> (f32[b,h,w,k], stages), any h and w: the sizes of the levels are the encoder's own.
 
@@ -101,22 +133,18 @@ class FPN(nn.Module):
         encoder = make_encoder(self.encoder, self.common)
         pyramid = encoder(image, train=train)
         taken, _ = coarse_levels("FPN", pyramid, encoder.strides, self.finest)
-        levels = FeaturePyramid(self.width, self.smooth, dtype=self.common.dtype, name="decoder")(taken)
-        common = self.common
-        if self.branch_norm == "group" and not is_identity(common.norm):
-            common = common.replace(norm=make_norm("group", num_groups=32, dtype=common.dtype))
-        branches = []
-        for i, level in enumerate(levels):
-            branch = SemanticBranch(
-                self.branch_width,
-                tuple(finer.shape[1:3] for finer in levels[:i]),
-                self.align_corners,
-                common=common,
-                name=f"branch{i}",
-            )
-            branches.append(branch(level, train=train))
-        x = cast(jax.Array, sum(branches)) if self.merge == "add" else jnp.concatenate(branches[::-1], axis=-1)
-        x = Dropout(self.dropout, axis_name=self.common.axis_name, spatial=True, name="dropout")(x, train=train)
+        x, levels, branches = semantic_features(
+            taken,
+            self.width,
+            self.branch_width,
+            smooth=self.smooth,
+            merge=self.merge,
+            branch_norm=self.branch_norm,
+            align_corners=self.align_corners,
+            dropout=self.dropout,
+            common=self.common,
+            train=train,
+        )
         logits = to_logits(
             x, self.num_classes, image.shape[1:3], align_corners=self.align_corners, dtype=self.common.dtype
         )

@@ -24,7 +24,7 @@ from jaxseg.nn.cosine import WithCosineHead
 from jaxseg.nn.crf import CRF, CRF_PRESETS, DenseCRF, LayerCRF, WithCRF, without_crf
 from jaxseg.nn.deformable import DeformableAttention
 from jaxseg.nn.dense import Dense, parameter
-from jaxseg.nn.dropout import Dropout, StochasticDepth, draw_of_examples, drop_rates
+from jaxseg.nn.dropout import Dropout, StochasticDepth, draw_of_examples, drop_rates, keys_of_examples
 from jaxseg.nn.initializers import KERNEL_INITS, he_normal, he_uniform
 from jaxseg.nn.inverted import FusedInvertedResidual, InvertedResidual, round_channels
 from jaxseg.nn.large_fov import LargeFOV
@@ -124,6 +124,7 @@ __all__ = [
     "he_uniform",
     "identity_kernel",
     "is_identity",
+    "keys_of_examples",
     "make_norm",
     "max_along",
     "max_pool",

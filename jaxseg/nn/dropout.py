@@ -108,14 +108,19 @@ def draw_of_examples(
         shape: of what is drawn for each example.
         axis_name: the mapped axis that the batch is split over, if any.
     """
-    index = jnp.arange(examples)
-    if axis_name is not None and not module.is_initializing():
-        index = index + lax.axis_index(axis_name) * examples
-    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(module.make_rng(stream), index)
+    keys = keys_of_examples(module, stream, examples, axis_name)
     # The bits of an example are drawn in one row: the same bits, but for those of its shape XLA on CPUs unrolls the
     # generator over the channels, which takes 5 to 15 s of compilation for each layer.
     drawn = jax.vmap(lambda key: jax.random.bernoulli(key, probability, (math.prod(shape),)))(keys)
     return drawn.reshape(-1, *shape)
+
+
+def keys_of_examples(module: nn.Module, stream: str, examples: int, axis_name: str | None) -> jax.Array:
+    """Returns a key for each example, from its place in the global batch: Key[examples]. See `draw_of_examples`."""
+    index = jnp.arange(examples)
+    if axis_name is not None and not module.is_initializing():
+        index = index + lax.axis_index(axis_name) * examples
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(module.make_rng(stream), index)
 
 
 def drop_rates(greatest: float, depths: Sequence[int]) -> tuple[tuple[float, ...], ...]:

@@ -134,7 +134,10 @@ def check_multilabel(config: ConfigDict) -> None:
         ("adversarial.weight", config.adversarial.weight > 0),
         ("distill.teacher", bool(config.distill.teacher)),
         ("model.crf", bool(config.model.crf)),
-        (f"model.name={config.model.name}", config.model.name in (*models.GENERATORS, "eomt", "mask2former")),
+        (
+            f"model.name={config.model.name}",
+            config.model.name in (*models.GENERATORS, "eomt", "mask2former", "pointrend"),
+        ),
     ]
     for key, given in one_class:
         if given:

@@ -16,6 +16,9 @@ _CLASSIFIER = re.compile(
     r"(^|/)([^/]*(head|classifier|logits|score|presence)[^/]*|aux\d+|aux(?=/(kernel|bias)$))/", re.IGNORECASE
 )
 _BETWEEN_LOGITS = re.compile(r"^params/(up\d+|fused_scores)/kernel$")  # of an `FCN`, of a `U2Net`
+_BESIDE_LOGITS = re.compile(
+    r"^params/points/(dense\d+|score)/kernel$"
+)  # of a `PointRend`: it reads features and logits
 
 
 def flatten(variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,15 +155,21 @@ def new_classifiers(arrays: Mapping[str, np.ndarray], ours: Mapping[str, Any], n
 
     Such an array lies in a module named head, classifier, logits, score, presence or aux1, or is that of a layer named
     aux, and its shape differs from ours only in the last axis; or it is the kernel of a convolution between logits (of
-    an `FCN`, or of a `U2Net`, which reads several of them), and its shape differs only in the last two. Ours has
-    `num_classes` there, or one more for "no object" (`Mask2Former`), and all of the file have one number of classes.
-    Any other array of another shape is an error.
+    an `FCN`, or of a `U2Net`, which reads several of them), and its shape differs only in the last two; or it is a
+    kernel of the perceptron of a `PointRend`, which reads the logits beside features. Ours has `num_classes` there, or
+    one more for "no object" (`Mask2Former`), and all of the file have one number of classes. Any other array of another
+    shape is an error.
     """
     if num_classes is None:
         return []
     found = {}
     for path, x in arrays.items():
         wanted = tuple(ours[path].shape) if path in ours else x.shape
+        if _BESIDE_LOGITS.search(path) and x.ndim == len(wanted) == 2 and wanted != x.shape:
+            k = x.shape[0] - wanted[0] + num_classes  # of the file
+            if (x.shape[1], wanted[1]) == (k, num_classes) or x.shape[1] == wanted[1]:
+                found[path] = (k, num_classes)
+            continue
         axes = 2 if _BETWEEN_LOGITS.search(path) else 1
         if wanted == x.shape or x.ndim < axes or not (axes == 2 or _CLASSIFIER.search(path)):
             continue

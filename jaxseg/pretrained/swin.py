@@ -133,7 +133,7 @@ def torchvision_v2() -> list[Rule]:
 
 
 _V1 = ("swin_tiny", "swin_small", "swin_base", "swin_large")
-_V2 = ("swinv2_tiny", "swinv2_small", "swinv2_base")
+_V2 = ("swinv2_tiny", "swinv2_small", "swinv2_base", "swinv2_large")
 
 # All under the MIT License, as the authors' own.
 _PUBLISHED = {
@@ -141,7 +141,8 @@ _PUBLISHED = {
     "swin_small": "timm/swin_small_patch4_window7_224.ms_in1k",
     "swin_base": "timm/swin_base_patch4_window7_224.ms_in22k_ft_in1k",
     "swin_large": "timm/swin_large_patch4_window7_224.ms_in22k_ft_in1k",
-    **{name: f"timm/{name}_window8_256.ms_in1k" for name in _V2},
+    **{name: f"timm/{name}_window8_256.ms_in1k" for name in _V2[:-1]},
+    "swinv2_large": "timm/swinv2_large_window12to16_192to256.ms_in22k_ft_in1k",
 }
 
 FAMILY = Family(

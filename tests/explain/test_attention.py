@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from helpers.tiny_models import tiny
-from helpers.variables import drawn, initialised
+from helpers.variables import drawn, initialised, shapes
 
 from jaxseg import models
 from jaxseg.explain.attention import attention_maps
@@ -73,6 +73,14 @@ def test_queries_and_points_have_a_total_of_one():
     assert maps["layer1/cross"].sum() == pytest.approx(1.0, rel=1e-5) and maps["layer1/cross"].shape == (4, 6)
     assert maps["decoder/layer1/attention"].shape == (8, 12)
     assert 0.3 < maps["decoder/layer1/attention"].sum() < 1.0 + 1e-5 and maps["decoder/layer1/attention"].min() >= 0
+
+
+def test_attention_between_the_kernels_of_classes_has_no_place():
+    """Of as many classes as a level has pixels too."""
+    model = tiny("knet", num_classes=24)
+    variables, _, out = shapes(model, IMAGE.shape)
+    assert out["encoder/stage2"].shape[1:3] == (4, 6)
+    assert jax.eval_shape(lambda v, x: attention_maps(model, v, x, jnp.asarray(PIXEL), 0), variables, IMAGE) == {}
 
 
 def test_reduced_keys_have_a_coarser_grid():

@@ -22,6 +22,7 @@ TERMS = {
     "eomt": "mask_classification",
     # At its own weight of 20, a last bit of the parameters moves them by 2e-3 in ten steps on one device too.
     "pidnet": "cross_entropy + dice + 0.05 * boundary_awareness",
+    "pointrend": "cross_entropy + point_cross_entropy",
     "stdc": "cross_entropy + dice + detail",
     "mask2former": "mask_classification",
 }

@@ -128,6 +128,7 @@ def test_every_term_is_public_and_on_its_page():
         ("semantic_encoding", "encnet"),
         ("boundary_awareness", "pidnet"),
         ("detail", "stdc"),
+        ("point_cross_entropy", "pointrend"),
         ("mask_classification", "mask2former"),
         ("reconstruction", "autoencoder"),
         ("generator", "dcgan"),

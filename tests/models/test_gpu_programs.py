@@ -20,6 +20,7 @@ TERMS = {
     "eomt": "mask_classification",
     "mask2former": "mask_classification",
     "pidnet": "cross_entropy + dice + boundary_awareness",
+    "pointrend": "cross_entropy + point_cross_entropy",
     "stdc": "cross_entropy + dice + detail",
 }
 # How many products of float32 arrays a step has, where it has any: of the resized image (DCGAN), of the encoding, which
@@ -33,8 +34,8 @@ IN_FLOAT32 |= {"icnet": 18, "pspnet": 4, "segmenter": 4, "segnext": 6 * tiny("se
 HEADS, FEW_CHANNELS, COLUMNS = (0, 2, 1, 3), (0, 1, 3, 2), (0, 3, 1, 2)
 # The orders of axes to which maps f[b,h,w,c] and tokens are transposed: heads come before tokens for the products of
 # attention, columns before rows for the attention within a column, and a resize that is no whole factor transposes maps
-# of few channels. The loss of Mask2Former and
-# EoMT takes the images one by one.
+# of few channels, as the samples of points (PointRend) do axes of one. The loss of Mask2Former and EoMT takes the
+# images one by one.
 TRANSPOSED = {
     "ann": {HEADS},
     "attention_decoder": {HEADS},
@@ -43,11 +44,13 @@ TRANSPOSED = {
     "dcgan": {FEW_CHANNELS},
     "dpt": {HEADS, FEW_CHANNELS},
     "eomt": {HEADS, FEW_CHANNELS, (1, 0, 2, 3), (1, 0, 3, 2), (1, 2, 0, 3), (2, 0, 1, 3)},
+    "knet": {HEADS},
     "linear_head": {HEADS},
     "mask2former": {HEADS, FEW_CHANNELS, (1, 0, 2, 3), (1, 0, 3, 2), (2, 0, 1, 3)},
     "nonlocal_net": {HEADS},
     "ocrnet": {HEADS},
     "pan": {FEW_CHANNELS},
+    "pointrend": {FEW_CHANNELS},
     "pspnet": {FEW_CHANNELS},
     "segformer": {HEADS},
     "segmenter": {HEADS},

@@ -23,7 +23,7 @@ from jaxseg.nn import Dropout, StochasticDepth, make_norm
 # Where the classifier is not the one layer "head" (a sum of several scores).
 HEADS = {"deeplabv2": "head/branch0/score", "u2net": "fused_scores"}
 # Outputs that a loss term of the same name reads in place of the logits.
-READ_BY_LOSSES = ("semantic_encoding", "reconstruction", "verdicts", "boundary", "detail")
+READ_BY_LOSSES = ("semantic_encoding", "reconstruction", "verdicts", "boundary", "detail", "points")
 CLASSES = {name: type(tiny(name)) for name in models.names()}
 # The image of the tests that need the variables alone: they are traced once for all of them.
 IMAGE = (2, 33, 47, 3)
@@ -33,8 +33,8 @@ REAL_TIME = ("bisenetv1", "bisenetv2", "ddrnet", "enet", "erfnet", "fast_scnn", 
 REAL_TIME += ("stdc",)
 LARGER = {"pan": (2, 32, 32, 3), **dict.fromkeys(REAL_TIME, (2, 64, 64, 3))}
 # Transformers have layer norms whatever `norm` says.
-LAYER_NORMS = ("dpt", "eomt", "gcnet", "linear_head", "mask2former", "segformer", "segmenter", "segnext")
-LAYER_NORMS += ("transunet", "unetr")
+LAYER_NORMS = ("dpt", "eomt", "gcnet", "knet", "linear_head", "mask2former", "segformer", "segmenter")
+LAYER_NORMS += ("segnext", "transunet", "unetr")
 NO_OTHER_NORMS = ("eomt", "linear_head", "segmenter")
 
 
@@ -94,7 +94,11 @@ def test_unet_without_padding_gives_the_image_size(image):
 # Smaller still: with a further level or unit of the same kind there are more operations to compile, no other ones.
 SHORT = {
     **{name: {"widths": [4, 8]} for name in TINY if "widths" in TINY[name] and name not in REAL_TIME},
-    **{name: {"encoder_args": {"widths": [4, 8]}} for name in ("deeplabv3plus", "encnet", "fpn", "isanet", "upernet")},
+    **{
+        name: {"encoder_args": {"widths": [4, 8]}}
+        for name in ("deeplabv3plus", "encnet", "fpn", "isanet", "knet", "upernet")
+    },
+    "pointrend": {"encoder_args": {"widths": [4, 8]}},
     "dpt": {},
     "fc_densenet": {"layers": [1, 2, 1]},
     "linknet": {"encoder_args": {"widths": [12, 24]}},
@@ -119,7 +123,7 @@ def trained_model(name):
 
 
 # Their gradients are compared with those of a peer in tests of their own,
-COMPARED = ("deeplabv3", "eomt", "linear_head", "manet", "mask2former", "nnunet", "segformer", "unet")
+COMPARED = ("deeplabv3", "eomt", "knet", "linear_head", "manet", "mask2former", "nnunet", "segformer", "unet")
 # and the parts of these are those of others.
 ALIKE = ("attention_unet", "autoencoder", "deeplabv1", "deeplabv2", "encoder_decoder", "fcn_head", "fpn", "pspnet")
 ALIKE += ("ann", "ccnet", "danet", "gcnet", "isanet", "nonlocal_net", "segnet", "vgg_head")
@@ -169,7 +173,10 @@ def test_parameter_names_are_stable():
     attention = paths(variable_shapes(tiny("attention_decoder"), IMAGE)["params"])
     assert {"decoder/stage1/attention/query/kernel", "decoder/stage0/conv/conv/kernel"} <= attention
     for name in models.names():
-        head, kernel = HEADS[name] if name in HEADS else "head", "embedding" if name == "segmenter" else "kernel"
+        head, kernel = (
+            HEADS[name] if name in HEADS else "head",
+            "embedding" if name in ("knet", "segmenter") else "kernel",
+        )
         assert {f"{head}/{kernel}", f"{head}/bias"} <= paths(variable_shapes(tiny(name), IMAGE)["params"])
 
 

@@ -94,6 +94,7 @@ COUNTS = {
     "swinv2_tiny": 28_347_154,
     "swinv2_small": 49_725_670,
     "swinv2_base": 87_918_800,
+    "swinv2_large": 196_739_932,
 }
 _EACH = some_slow(COUNTS, set(COUNTS) - {"swinv2_tiny"})
 

@@ -74,7 +74,7 @@ ALIKE += (
 ALIKE += ("ann", "ccnet", "danet", "gcnet", "isanet", "nonlocal_net", "segnext")
 ALIKE += ("r2unet", "resunetpp", "transunet", "u2net", "unetr")
 ALIKE += ("pp_liteseg", "stdc")
-ALIKE += ("fcn_head", "lraspp", "ocrnet", "pspnet", "segnet", "upernet", "vgg_head")
+ALIKE += ("fcn_head", "knet", "lraspp", "ocrnet", "pointrend", "pspnet", "segnet", "upernet", "vgg_head")
 ALIKE += ("attention_unet", "deeplabv3", "dpt", "eomt", "fcn", "fpn", "linear_head", "linknet", "resunet", "segmenter")
 
 

@@ -116,8 +116,9 @@ REFUSED = {
     "attention_decoder": r"of .* cannot be removed one by one, because of a change of shape that splits or joins",
     "dcgan": "a change of shape that splits or joins channels",
     "encnet": "a sum, mean or norm over the channels",
+    "pointrend": "the operation gather",
     "mask2former": "a sum, mean or norm over the channels",
-    **{name: "a change of shape that splits or joins" for name in ("dpt", "eomt", "linear_head", "segmenter")},
+    **{name: "a change of shape that splits or joins" for name in ("dpt", "eomt", "knet", "linear_head", "segmenter")},
     **{
         name: "a sum, mean or norm over the channels"
         for name in ("danet", "gcnet", "pidnet", "pp_liteseg", "segformer", "segnext", "transunet", "unetr")

@@ -103,9 +103,13 @@ class Graph:
 
     def node(self, op: str, *inputs: str, **attributes: Any) -> str:
         """Adds a node with one output and returns its name."""
-        output = self.new_name(op.lower())
-        self.nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
-        return output
+        return self.several(op, 1, *inputs, **attributes)[0]
+
+    def several(self, op: str, outputs: int, *inputs: str, **attributes: Any) -> list[str]:
+        """Adds a node with this number of outputs and returns their names."""
+        names = [self.new_name(op.lower()) for _ in range(outputs)]
+        self.nodes.append(helper.make_node(op, inputs, names, name=names[0], **attributes))
+        return names
 
     def _once(self, key: Any, make: Any) -> str:
         """Returns the name that was made for a key, in this graph or around it, or makes it."""

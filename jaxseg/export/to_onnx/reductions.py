@@ -42,6 +42,13 @@ def _place_of(op: str) -> Callable[..., Value]:
     return rule
 
 
+def _largest(graph: Graph, params: _Params, avals: Sequence[Any], x: Value) -> list[Value]:
+    """`lax.top_k` of the last axis: values and places, of equal values that of the lower place first."""
+    values, places = graph.several("TopK", 2, graph.full(x), graph.put(np.array([params["k"]], np.int64)))
+    places = graph.node("Cast", places, to=onnx_type(avals[1].dtype))
+    return [graph.made(name, aval.shape, aval.dtype) for name, aval in zip((values, places), avals, strict=True)]
+
+
 def _windows(op: str) -> Callable[..., Value]:
     def rule(graph: Graph, params: _Params, avals: Sequence[Any], x: Value) -> Value:
         window, strides, pads = params["window_dimensions"], params["window_strides"], params["padding"]
@@ -77,6 +84,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "reduce_and": _reduce("ReduceMin"),
     "argmax": _place_of("ArgMax"),
     "argmin": _place_of("ArgMin"),
+    "top_k": _largest,
     "reduce_window_max": _windows("MaxPool"),
     "reduce_window_sum": _windows("AveragePool"),
 }

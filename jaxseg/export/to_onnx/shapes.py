@@ -244,6 +244,16 @@ def _gather(graph: Graph, params: _Params, avals: Sequence[Any], x: Value, index
     return graph.made(name, avals[0].shape, x.dtype, tuple(wanted[axis] for axis in made))
 
 
+def _scatter(graph: Graph, params: _Params, avals: Sequence[Any], x: Value, index: Value, values: Value) -> Value:
+    """`x.at[index].set(values)`: whole slices of the first axis, at indices i[n,1] that are inside."""
+    numbers, window = params["dimension_numbers"], tuple(range(1, x.rank))
+    found = (numbers.update_window_dims, numbers.inserted_window_dims, numbers.scatter_dims_to_operand_dims)
+    if found != (window, (0,), (0,)) or numbers.operand_batching_dims or index.rank != 2:
+        raise Unsupported("a scatter of parts of slices")
+    where = graph.node("Cast", graph.full(index), to=onnx_type(np.int64))
+    return graph.made(graph.node("ScatterND", graph.full(x), where, graph.full(values)), avals[0].shape, x.dtype)
+
+
 def _fixed_slice(
     graph: Graph, numbers: Any, sizes: Sequence[Side], avals: Sequence[Any], x: Value, at: np.ndarray
 ) -> Value:
@@ -274,4 +284,5 @@ RULES = {
     "stack": _stack,
     "split": _split,
     "gather": _gather,
+    "scatter": _scatter,
 }

@@ -60,6 +60,8 @@ _SWIN: dict[str, dict[str, Any]] = {
     "large": {"widths": (192, 384, 768, 1536), "depths": (2, 2, 18, 2), "heads": (6, 12, 24, 48)},
 }
 _SWIN_V2: dict[str, Any] = {"v2": True, "window": 8}
+# There are published weights of windows of 12x12 pixels, fine-tuned with 16x16, and none of 8x8.
+_SWIN_V2_LARGE: dict[str, Any] = {"v2": True, "window": 16, "trained_windows": (12, 12, 12, 6)}
 _HIERA: dict[str, dict[str, Any]] = {
     size: {"widths": (96, 192, 384, 768), "heads": (1, 2, 4, 8), "grid": (7, 7), "depths": depths, "whole": whole}
     for size, depths, whole in (("tiny", (1, 2, 7, 2), (6, 8, 10)), ("small", (1, 2, 11, 2), (8, 11, 14)))
@@ -210,6 +212,7 @@ CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
     **{f"sam2_hiera_{size}": ("hiera", "Hiera", fields) for size, fields in _HIERA.items()},
     **{f"swin_{size}": ("swin", "SwinTransformer", fields) for size, fields in _SWIN.items()},
     **{f"swinv2_{size}": ("swin", "SwinTransformer", _SWIN[size] | _SWIN_V2) for size in ("tiny", "small", "base")},
+    "swinv2_large": ("swin", "SwinTransformer", _SWIN["large"] | _SWIN_V2_LARGE),
     "stdc1": ("stdc", "STDC", {}),
     "stdc2": ("stdc", "STDC", {"depths": (4, 5, 3)}),
     **{

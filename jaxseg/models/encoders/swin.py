@@ -9,7 +9,8 @@ classifier of 1000 classes that end them.
 
 Swin V2 (Liu et al. 2022, "Swin Transformer V2: Scaling Up Capacity and Resolution", section 3) has its norms after
 attention and MLP, attention by cosines, and biases of continuous distances. With windows of 8x8 tiny, small and base
-have 28,347,154, 49,725,670 and 87,918,800 parameters. The scales of its norms start at 1, as in torchvision.
+have 28,347,154, 49,725,670 and 87,918,800 parameters, and with windows of 16x16 large has 196,739,932, of which the
+weights of windows of 12x12 are published. The scales of its norms start at 1, as in torchvision.
 """
 
 import functools
