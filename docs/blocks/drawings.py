@@ -240,7 +240,7 @@ def residual() -> Drawing:
 
 
 def bottleneck() -> Drawing:
-    drawing = Drawing(640, 352, "The widths inside a bottleneck and inside an inverted residual unit")
+    drawing = Drawing(640, 376, "The widths inside a bottleneck and inside an inverted residual unit")
     units = {
         "BottleneckBlock": [("1×1", 70, "conv"), ("3×3", 70, "conv"), ("1×1", 200, "conv")],
         "InvertedResidual": [("1×1", 200, "conv"), ("3×3 of each channel", 200, "conv"), ("1×1, no act", 70, "conv")],

@@ -236,6 +236,8 @@ def test_the_drawings_are_those_of_the_script_and_lie_inside_their_panels():
             left, top, width, height = (float(shape.attrib[key]) for key in ("x", "y", "width", "height"))
             assert left >= 0 and top >= 0, name
             assert left + width <= drawing.width and top + height <= drawing.height, name
+        for text in ElementTree.fromstring(drawing.svg()).iter("{http://www.w3.org/2000/svg}text"):
+            assert 0 < float(text.attrib["x"]) < drawing.width and 10 < float(text.attrib["y"]) < drawing.height - 5
 
 
 def test_the_network_of_the_notebook_has_thirty_lines_and_takes_any_size():
