@@ -134,8 +134,8 @@ def checked_pages(path: str | Path, opened: Sequence[Any], channels: int) -> lis
         if not pages.takes_pages(channels, ()):
             raise pages.too_many(path, len(opened))
         raise DataError(
-            f"{path} holds {len(opened)} pages, where one page, or one for each of data.channels={channels}, was "
-            "expected."
+            f"{path} holds {counted(len(opened), 'page')}, where one page, or one for each of "
+            f"data.channels={channels}, was expected."
         )
     forms = [_page_form(path, page) for page in opened]
     first = forms[0]

@@ -220,7 +220,7 @@ def test_frames_of_a_video_are_the_images_with_their_numbers(tmp_path, capsys):
     for name, expected in (("one/img-0", seen), ("one/img-2", seen), ("two/frame_000000", seen)):
         np.testing.assert_array_equal(mask_of(out, name), expected)
     assert not mask_of(out, "two/frame_000001").any()  # a frame of the task without objects
-    assert "1 of the 5 frames that are annotated has no image with the number (1)." in capsys.readouterr().err
+    assert "1 frame of 5 has no image with the number (1)." in capsys.readouterr().err
     with (out / "not-converted.csv").open(newline="", encoding="utf-8") as file:
         assert [row["what"] for row in csv.DictReader(file)] == ["frames"]
 

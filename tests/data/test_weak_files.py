@@ -342,7 +342,7 @@ TASK = {"data": {"image": "a.jpg"}, "annotations": [{"result": [{"type": "choice
             cvat_video(meta="<start_frame>0</start_frame><stop_frame>9999999</stop_frame>").replace(
                 "</ann", "<track/></ann"
             ),
-            "its video has 10,000,000 frames; at most 1,000,000 are read",
+            "its video has 10000000 frames; at most 1,000,000 are read",
         ),
         ("a.xml", '<annotations><track task_id="1"/><track task_id="2"/></annotations>', "tracks of several videos"),
         ("a.json", via3(([2, 1, 2, 3], {"0": "1"})), "a.jpg a shape 2 of 3 numbers, not 4"),

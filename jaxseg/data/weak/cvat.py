@@ -13,7 +13,7 @@ import numpy as np
 from jaxseg.data.weak.faults import Fault, listed
 from jaxseg.data.weak.marks import AnnotatedImage, Mark, box, ellipse, no_points, turned
 from jaxseg.data.weak.runs import make_runs
-from jaxseg.errors import DataError
+from jaxseg.errors import DataError, counted
 
 _POINTS = {"polygon": "polygon", "polyline": "line", "points": "point"}
 _ROOT = "annotations"  # the tag of the outermost element, and the name that CVAT gives to its file
@@ -125,7 +125,9 @@ def _numbers(path: Path, root: ElementTree.Element) -> range:
     step = (root.findtext("meta//frame_filter") or "").partition("step=")[2].strip()
     numbers = range(int(start), int(stop) + 1, int(step or 1))
     if len(numbers) > _MOST_FRAMES:
-        raise DataError(f"{path} says that its video has {len(numbers):,} frames; at most {_MOST_FRAMES:,} are read.")
+        raise DataError(
+            f"{path} says that its video has {counted(len(numbers), 'frame')}; at most {_MOST_FRAMES:,} are read."
+        )
     return numbers
 
 

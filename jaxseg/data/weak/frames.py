@@ -40,8 +40,8 @@ def without_images(annotations: Annotations, strange: Sequence[str]) -> tuple[li
     if not missing:
         return others, ""
     verb = "has" if len(missing) == 1 else "have"
-    of = f"of the {counted(len(numbers), 'frame')} that are annotated"
-    return others, f"{len(missing)} {of} {verb} no image with the number ({some(list(map(str, missing)), 5)})."
+    listed = some(list(map(str, missing)), 5)
+    return others, f"{counted(len(missing), 'frame')} of {len(numbers)} {verb} no image with the number ({listed})."
 
 
 def no_frames(annotations: Annotations, pairs: Sequence[Pair]) -> DataError:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxseg.data.weak.faults import Fault, listed
 from jaxseg.data.weak.marks import AnnotatedImage, Kind, Mark, box, ellipse, no_points
 from jaxseg.data.weak.via import class_of
-from jaxseg.errors import DataError
+from jaxseg.errors import DataError, counted
 
 _POINT, _RECTANGLE, _CIRCLE, _ELLIPSE, _LINE, _POLYLINE, _POLYGON, _EXTREME_RECTANGLE, _EXTREME_CIRCLE = range(1, 10)
 _LENGTHS = {_POINT: 2, _RECTANGLE: 4, _CIRCLE: 3, _ELLIPSE: 4, _LINE: 4, _EXTREME_RECTANGLE: 8, _EXTREME_CIRCLE: 6}
@@ -60,7 +60,7 @@ def _image_of(path: Path, view: Mapping[str, Any], files: Mapping[str, Any]) -> 
     """Returns the only file of a view; raises DataError if there are others, or it is no image."""
     found = [files[str(name)] for name in view["fid_list"]]
     if len(found) != 1:
-        raise DataError(f"{path} has a region of a view of {len(found)} files; one image was expected.")
+        raise DataError(f"{path} has a region of a view of {counted(len(found), 'file')}; one image was expected.")
     if found[0]["type"] != _IMAGE:
         raise DataError(f"{path} has a region in {found[0]['fname']}, which is no image but a video or a sound.")
     return found[0]
@@ -77,7 +77,8 @@ def _mark(path: Path, entry: Mapping[str, Any], image: Mapping[str, Any], attrib
     shape, *numbers = np.array(entry["xy"], np.float64).tolist()
     if shape in _LENGTHS and len(numbers) != _LENGTHS[shape]:
         raise DataError(
-            f"{path} gives {image['fname']} a shape {shape:g} of {len(numbers)} numbers, not {_LENGTHS[shape]}."
+            f"{path} gives {image['fname']} a shape {shape:g} of {counted(len(numbers), 'number')}, not "
+            f"{_LENGTHS[shape]}."
         )
     if shape == _RECTANGLE:
         left, top, width, height = numbers
@@ -90,7 +91,9 @@ def _mark(path: Path, entry: Mapping[str, Any], image: Mapping[str, Any], attrib
             f"{path} gives {image['fname']} a region of the shape {shape:g}, which is not read; 1 to 9 are."
         )
     if len(numbers) % 2:
-        raise DataError(f"{path} gives {image['fname']} a shape of {len(numbers)} numbers, where pairs were expected.")
+        raise DataError(
+            f"{path} gives {image['fname']} a shape of {counted(len(numbers), 'number')}, where pairs were expected."
+        )
     points = np.array(numbers).reshape(-1, 2)
     if shape == _EXTREME_RECTANGLE:  # four points on the sides of a box
         return Mark("box", name, box(*points.min(0), *points.max(0)))
