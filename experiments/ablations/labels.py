@@ -2,10 +2,10 @@
 
     python -m jaxseg.sweep --config experiments/ablations/labels.py
 
-One U-Net and 4096 images, of which 1/64, 1/16 or 1/4 keep their labels. "first" trains on these for 500 steps. From its
-weights three variants go on for 300 steps: "labels" with the same images, and mean teacher (Tarvainen and Valpola 2017)
-and FixMatch (Sohn et al. 2020) with the others too. Each seed chooses images of its own. "all" has every label, for as
-many steps in all, in one schedule.
+One U-Net and 4096 images, of which 1/64, 1/16 or 1/4 keep their labels. "first" trains on these for 1000 steps of 16
+images. From its weights three variants go on for 600 steps: "labels" with the same images, and mean teacher (Tarvainen
+and Valpola 2017) and FixMatch (Sohn et al. 2020) with the others too. Each seed chooses images of its own. "all" has
+every label, for as many steps in all, in one schedule.
 
 Not yet run.
 """
@@ -14,8 +14,8 @@ from jaxseg.config import ConfigDict
 from jaxseg.config.recipes import ablation_recipe
 from jaxseg.sweep import Sweep
 
-BATCH = 8
-FIRST, MORE = 500, 300
+BATCH = 16
+FIRST, MORE = 1000, 600
 SHARES = (64, 16, 4)
 TAUGHT = {"data__labelled_rows": BATCH // 2, "semi__ramp_up": 1}
 METHODS = {
