@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen
+from helpers.parity import FAST_COMPILE
 
 from jaxseg import nn
 from jaxseg.models.ccnet import CrissCrossAttention
@@ -173,7 +174,7 @@ def fields() -> dict[str, np.ndarray]:
             variables = jax.eval_shape(blocks[name].init, jax.random.key(0), *shapes)
             given[name] = positive((variables, shapes))
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=FAST_COMPILE)
     def gradients(given):
         found = {}
         for name, block in blocks.items():
