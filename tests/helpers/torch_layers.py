@@ -38,3 +38,13 @@ def depthwise(t, x, name, **options):
 
 def resized(t, x, to):
     return t.f.interpolate(x, size=getattr(to, "shape", to)[-2:], mode="bilinear", align_corners=False)
+
+
+def plain_levels(t, x, levels):
+    """The pyramid of a plain encoder with two convolutions in each stage, finest first."""
+    found = []
+    for i in range(levels):
+        x = x if i == 0 else t.f.max_pool2d(x, 2, ceil_mode=True)
+        x = cna(t, cna(t, x, f"encoder/stage{i}/conv1"), f"encoder/stage{i}/conv2")
+        found.append(x)
+    return found

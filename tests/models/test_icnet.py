@@ -1,9 +1,11 @@
 """ICNet: the same in torch, layer by layer, its number of parameters, and its heads in training."""
 
 from helpers.papers import conv, count, normed
-from helpers.tiny_models import tiny
+from helpers.tiny_models import TINY, tiny
 from helpers.torch_layers import cna, same_in_torch
 from helpers.variables import shapes
+
+from jaxseg import models
 
 
 def bottleneck(t, x, name, stride=1, rate=1):
@@ -40,7 +42,8 @@ def test_icnet_is_figures_2_and_3():
         x = resized(t, fused(t, x, fine, "fuse0"), [(side + 3) // 4 for side in image.shape[-2:]])
         return [resized(t, t.conv(x, "head"), image)]
 
-    same_in_torch(tiny("icnet", depths=(1, 2, 1, 1)), network, (69, 93))
+    fields = TINY["icnet"] | {"depths": (1, 2, 1, 1)}
+    same_in_torch(models.build("icnet", num_classes=5, **fields), network, (69, 93))
 
 
 def test_icnet_count():

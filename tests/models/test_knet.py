@@ -3,7 +3,7 @@
 import pytest
 from helpers.papers import compare, conv, count
 from helpers.tiny_models import TINY
-from helpers.torch_layers import cna, resized, same_in_torch
+from helpers.torch_layers import cna, plain_levels, resized, same_in_torch
 from helpers.variables import shapes
 
 from jaxseg import models
@@ -11,15 +11,6 @@ from jaxseg import models
 
 def knet(num_classes=5, **fields):
     return models.build("knet", num_classes=num_classes, **TINY["knet"] | fields)
-
-
-def plain_levels(t, x, levels):
-    found = []
-    for i in range(levels):
-        x = x if i == 0 else t.f.max_pool2d(x, 2, ceil_mode=True)
-        x = cna(t, cna(t, x, f"encoder/stage{i}/conv1"), f"encoder/stage{i}/conv2")
-        found.append(x)
-    return found
 
 
 def dense(t, x, name):

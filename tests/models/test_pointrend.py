@@ -10,7 +10,7 @@ from helpers import oracles
 from helpers.papers import count
 from helpers.parity import FAST_COMPILE
 from helpers.tiny_models import TINY
-from helpers.torch_layers import cna, same_in_torch
+from helpers.torch_layers import cna, plain_levels, same_in_torch
 from helpers.variables import shapes
 
 from jaxseg import models
@@ -127,18 +127,6 @@ def subdivided(t, coarse, fine, size, steps, number):
         index = index[:, None].expand(-1, new.shape[1], -1)
         logits = logits.flatten(2).scatter(2, index, new).reshape(len(new), -1, h, w)
     return logits
-
-
-def plain_levels(t, x, levels):
-    """The pyramid of a plain encoder, whose stages end before the pooling."""
-    found = []
-    for i in range(levels):
-        x = x if i == 0 else t.f.max_pool2d(x, 2, ceil_mode=True)
-        convs = [name for name in ("conv1", "conv2") if f"encoder/stage{i}/{name}/conv/kernel" in t.leaves]
-        for name in convs:
-            x = cna(t, x, f"encoder/stage{i}/{name}")
-        found.append(x)
-    return found
 
 
 def pointrend(norm="batch", **fields):
