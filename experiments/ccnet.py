@@ -4,7 +4,7 @@
     python -m jaxseg.train --config experiments/ccnet.py:camvid --config.data.dir=PATH
     python -m jaxseg.train --config experiments/ccnet.py:folder --config.data.dir=MY_FOLDER
 
-Not yet trained. Shapes validation mIoU: not yet measured.
+Shapes validation mIoU: .900 (4.6 minutes on one core, beside other programs; one seed).
 """
 
 from jaxseg.config import ConfigDict

@@ -7,7 +7,7 @@
 The auxiliary heads weigh like the logits, as in the authors' code. The variants camvid, folder and voc have
 PP-LiteSeg-T; docs/realtime.md has the fields of PP-LiteSeg-B.
 
-Not yet trained. Shapes validation mIoU: not yet measured.
+Shapes validation mIoU: .560 (2.0 minutes on one core, beside other programs; one seed).
 """
 
 from jaxseg.config import ConfigDict

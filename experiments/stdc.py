@@ -7,7 +7,7 @@
 The loss has the detail term of the paper, and the auxiliary heads weigh like the logits. The variants camvid, folder
 and voc have STDC1-Seg; `--config.model.args.encoder=stdc2` is STDC2-Seg.
 
-Not yet trained. Shapes validation mIoU: not yet measured.
+Shapes validation mIoU: .547 (1.9 minutes on one core, beside other programs; one seed).
 """
 
 from jaxseg.config import ConfigDict
