@@ -15,7 +15,7 @@ from jaxseg.config import ConfigDict
 from jaxseg.config.recipes import ablation_recipe
 from jaxseg.sweep import Sweep
 
-RATES = {"sgd": 0.1, "adam": 1e-2, "adamw": 1e-2, "rmsprop": 3e-3, "lion": 1e-3, "muon": 1e-2}
+RATES = {"sgd": 0.1, "adam": 1e-2, "adamw": 1e-2, "rmsprop": 1e-2, "lion": 3e-4, "muon": 1e-2}
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
