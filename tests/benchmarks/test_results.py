@@ -72,11 +72,59 @@ def test_a_file_has_its_origin_once_and_runs_that_differ_in_the_seed_are_one_row
 
 def test_runs_that_differ_in_more_than_the_seed_are_not_averaged():
     runs = [{"variant": "a", "labels": labels, "seed": 0, "mean_iou": labels / 64} for labels in (16, 32)]
+    runs.append({"variant": "a", "labels": 64, "seed": 1, "mean_iou": 1.0})
     [table] = records.tables_of({"runs": runs})
-    assert table.columns == ("variant", "labels", "seed", "mean_iou")
-    assert table.rows == [["a", "16", "0", "0.25"], ["a", "32", "0", "0.5"]]
-    [table] = records.tables_of({"runs": [{"seed": 0, "mean_iou": None}, {"seed": 1, "mean_iou": 0.5, "step": 9}]})
-    assert table.rows == [["0, 1", "none, 0.5"]], "no mean where a score is missing"
+    assert table.columns == ("variant", "seeds", "labels", "mean_iou")
+    assert table.rows == [["a", "0", "16", "0.25"], ["a", "0", "32", "0.5"], ["a", "1", "64", "1"]]
+    [table] = records.tables_of({"runs": [*runs, runs[0]]})
+    assert [row[:4] for row in table.rows[::3]] == [["a 1", "a", "16", "0"], ["a 4", "a", "16", "0"]], "a seed twice"
+    [table] = records.tables_of({"runs": [{"seed": 0, "mean_iou": None}, {"seed": 1, "mean_iou": 0.5, "loss": 9}]})
+    assert table == ("runs", ("seeds", "mean_iou", "loss"), [["0, 1", "none, 0.5", "none, 9"]]), "no mean of some seeds"
+
+
+def test_nested_scores_of_seeds_are_joined_too():
+    def run(variant, seed, clean, drops):
+        corruptions = {"fog": {"iou": [0.5, 0.25], "drop": drops}}
+        scores = {"clean": {"mean_iou": clean}, "strengths": [1, 5], "corruptions": corruptions}
+        return {"network": "unet", "variant": variant, "seed": seed, **scores}
+
+    runs = [run("none", 0, 0.5, [0.25, 0.5]), run("none", 1, 0.7, [0.25, 0.7]), run("more", 0, 0.5, [0.1, 0.2])]
+    whole, nested = records.tables_of({"runs": runs})
+    over = "0.6 ± 0.1414 [-0.6706, 1.871]"
+    assert whole.columns == ("network", "variant", "seeds", "clean.mean_iou", "strengths")
+    assert whole.rows == [["unet", "none", "0, 1", over, "1, 5"], ["unet", "more", "0", "0.5", "1, 5"]]
+    assert nested.columns == ("of", "iou", "drop")
+    assert nested.rows == [
+        ["unet none / corruptions / fog", "0.5, 0.25", f"0.25; {over}"],
+        ["unet more / corruptions / fog", "0.5, 0.25", "0.1, 0.2"],
+    ]
+
+
+def test_each_row_of_a_table_has_a_name_of_its_own():
+    """Its label, texts and whole numbers; other numbers are what was measured."""
+    fraction = re.compile(r"-?[\d,]*(\.\d+|\d(\.\d+)?e-\d+)( [±\[].*)?")
+    for name, record in RECORDS.items():
+        collected = record["runs"][0] if record.get("runs") else {}
+        for table in records.tables_of(record) if "command" not in collected else ():
+            label = int(table.columns[0] == "of")
+            names = [(*row[:label], *(c for c in row[label:] if not fraction.fullmatch(c))) for row in table.rows]
+            assert len({*names}) == len(names), (name, table.title)
+
+
+def test_only_the_scores_that_the_page_names_are_per_cent():
+    shares = re.compile(r"mean_iou|iou|pixel_accuracy|mean_accuracy|mean_f1|f1|mean_dice")
+
+    def check(node, key):
+        for inner, value in node.items() if isinstance(node, dict) else ():
+            check(value, inner)
+        for value in node if isinstance(node, list) else ():
+            check(value, key)
+        assert not (isinstance(node, (int, float)) and shares.fullmatch(key)) or node <= 1, key
+
+    for name, record in RECORDS.items():
+        check(record, name)
+        if name.startswith("multilabel-"):
+            assert all(float(row["mIoU"]) > 1 for row in record["rows"])
 
 
 def test_nested_numbers_are_rows_with_their_path_and_scores_have_their_intervals():
