@@ -188,6 +188,10 @@ def test_a_benchmark_records_its_command_and_commit_without_the_folders_of_the_m
     words = ["--source=camvid", "--data-dir", "/somewhere", "--cache=/else where", "--networks", "/home/me/runs/a"]
     expected_of = "python benchmarks/classical.py --source=camvid --data-dir PATH --cache=PATH --networks runs/a"
     assert commands.command_of(str(ROOT / "benchmarks" / "classical.py"), words) == expected_of
+    monkeypatch.setenv("HOME", "/home/me")
+    words = ["--config.data.dir=/home/me/a=b/c", "--images", "../" * 30 + "home/me", "--out=~/out/x", "a", "/home/me/s"]
+    expected_of = "python benchmarks/crf.py --config.data.dir=PATH --images PATH --out=out/x a s"
+    assert commands.command_of(str(ROOT / "benchmarks" / "crf.py"), words) == expected_of
     found = timing.environment()
     assert found["command"] == expected and found["git"]["commit"] and found["cpu"]
     origin = records.origin_of({"environment": found})
