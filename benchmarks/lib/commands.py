@@ -41,7 +41,7 @@ def shortened(path: str) -> str:
 
     The whole path within the results folder stays, and nothing of where the home folder is.
     """
-    parts, home = Path(path).parts, Path.home()
+    parts, home = Path(os.path.normpath(path)).parts, Path.home()
     if not Path(path).is_absolute() and parts[:1] != ("~",) and ".." not in parts:
         return path
     place = Path(os.path.abspath(home.joinpath(*parts[1:]) if parts[0] == "~" else path))

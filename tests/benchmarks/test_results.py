@@ -218,6 +218,16 @@ def test_the_table_of_networks_says_of_which_network_each_number_is():
     assert cells["bisenetv1"][2:] == ["", "", "", "not measured", "", ""]
 
 
+def test_the_smallest_and_the_largest_ratio_of_sizes_are_those_of_the_files():
+    small = {run["run"]: run["parameters"] for run in RECORDS["shapes-cpu"]["runs"]}
+    full = {row["experiment"]: row["parameters"] for row in RECORDS["zoo"]["networks"]}
+    ratios = {name: full[name] / small[name] for name in full.keys() & small.keys()}
+    least, most = (
+        f"{ratios[name]:.0f} (`{name}`)" for name in (min(ratios, key=ratios.get), max(ratios, key=ratios.get))
+    )
+    assert f"divided by {least} to {most};" in " ".join(zoo.__doc__.split())
+
+
 def test_new_networks_are_counted_and_the_others_stay(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         zoo, "describe", lambda name, size: {"experiment": name, "model": name, "parameters": 5, "gflops": 1.5}
@@ -236,6 +246,9 @@ def test_new_networks_are_counted_and_the_others_stay(tmp_path, monkeypatch, cap
     with pytest.raises(SystemExit):
         zoo.main([*words, "--size", "256"])
     assert "has counts at size 512, this call makes them at 256" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        zoo.main([*words[:2], "--out", str(tmp_path / "without")])
+    assert "--out needs --results" in capsys.readouterr().err and not list(tmp_path.glob("without*"))
 
 
 @pytest.mark.parametrize("run", RECORDS["shapes-cpu"]["runs"], ids=lambda run: run["run"])

@@ -15,7 +15,7 @@ from jaxseg.sweep.statistics import paired_difference
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 GENERATED = {"docs/measured.md"}  # tests/benchmarks/test_results.py compares it with the files as a whole
 # {(page, section, number of the table in it): files} where the section names none; {...: columns} where some columns
 # are of no file, such as notes of an earlier run, or are explained below the table.
@@ -73,11 +73,13 @@ WITHOUT = {
     ("docs/data.md", "Labels", 0),
     ("docs/explain.md", "Can a map be trusted?", 0),
     ("docs/explain.md", "Can a map be trusted?", 1),
+    ("docs/fine-tuning.md", "A vision transformer", 0),
     ("docs/fine-tuning.md", "Measured", 0),
     ("docs/fine-tuning.md", "Measured", 1),
     ("docs/losses.md", "Many classes", 0),
     ("docs/medical.md", "Measured", 0),
     ("docs/memory.md", "Before the first step", 0),
+    ("docs/networks.md", "Networks", 0),  # parameters as their papers print them
     ("docs/performance.md", "Performance", 3),
     ("docs/results.md", "Images from noise", 0),
     ("docs/security.md", "Measured", 0),
@@ -108,9 +110,14 @@ def tables(text):
 
 
 def measured(rows):
-    """Whether a table has measurements: a cell is a number with a point, of three digits, or with a unit or spread."""
-    number = r"[-+]?(\d[\d,]*\.\d+|\.\d+|\d[\d,]{2,}|\d[\d,]*(?= (MB|%|kB|ms|s)))"
-    return any(re.fullmatch(rf"{number}( ?(%|MB|kB|ms|s)\b.*| [±\[(/].*)?", cell) for row in rows for cell in row[1:])
+    """Whether a table has measurements: a cell is a number with a point, of three digits, with a unit or a whole."""
+    unit = r"(%|(GB|MB|kB|G|M|ms|s|thousand|million|of \d[\d,]*)\b)"
+    number = rf"[-+]?(\d[\d,]*\.\d+|\.\d+|\d[\d,]{{2,}}|\d[\d,]*(?= {unit}))"
+    return any(
+        re.fullmatch(rf"{number}( ?(%|MB|kB|ms|s)\b.*|( ?{unit})?( [±\[(/].*)?)", cell)
+        for row in rows
+        for cell in row[1:]
+    )
 
 
 def plain(label):
@@ -209,6 +216,23 @@ def test_a_wrong_score_and_a_wrong_number_of_parameters_are_found():
         text, table = found[key]
         wrong = [[cell.replace(before, after) for cell in row] for row in table]
         assert wrong != table and len(misfits(key, text, wrong)) == 1
+
+
+def test_tables_of_measurements_are_known_by_their_numbers_and_units():
+    for cell in (
+        ".5",
+        "12,345",
+        "96.4 %",
+        "12 GB",
+        "16 thousand",
+        "35 million",
+        "62 of 193",
+        "76.1 ± 3.8",
+        "3 ms, alone",
+    ):
+        assert measured([["unet", cell]]), cell
+    for cell in ("", "12", "yes", "3 of the 5 heads are given", "ResNet-50", "2 in all"):
+        assert not measured([["unet", cell]]), cell
 
 
 def test_no_list_of_this_file_names_a_table_that_is_gone():
