@@ -17,6 +17,9 @@ from jaxseg.sweep import Sweep
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 # Their networks give no class to each pixel.
 OTHER_TASKS = ("autoencoder", "generator")
+# About training, with the network of another experiment.
+OF_TRAINING = ("adversarial", "audit", "distillation", "multilabel", "pruning", "quantised", "search", "semi")
+OF_TRAINING += ("vit_finetune", "weak_labels")
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -27,11 +30,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
 def networks() -> dict[str, ConfigDict]:
     """Returns {name of a network: configuration of its experiment, for the shapes}."""
-    names = sorted(path.stem for path in EXPERIMENTS.glob("*.py"))
-    found = {
-        name: command.load_experiment(str(EXPERIMENTS / f"{name}.py")) for name in names if name not in OTHER_TASKS
-    }
-    return {name: config for name, config in found.items() if config.model.name == name}
+    names = {path.stem for path in EXPERIMENTS.glob("*.py")}.difference(OTHER_TASKS, OF_TRAINING)
+    return {name: command.load_experiment(str(EXPERIMENTS / f"{name}.py")) for name in sorted(names)}
 
 
 def sweep() -> Sweep:
