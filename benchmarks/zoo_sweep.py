@@ -5,7 +5,8 @@
 
 The first command trains each network once, the second with three seeds. Both go on where they were ended, `--only
 unet,fpn` takes some of the networks, and the report says what is missing. A variant has what the experiment of that
-name has for the shapes: network, loss, optimiser and steps. A run takes 2 to 40 minutes on one core.
+name has for the shapes: network, loss, optimiser and steps. A run takes 2 to 40 minutes on one core. Networks of other
+tasks and experiments about training stay out, by name.
 """
 
 from pathlib import Path
