@@ -12,11 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lib.commands import this_command
+from lib.commands import DATA, shortened, this_command
 from lib.timing import result_file
 
-# Options and keys that may name a file or folder of this machine. The results hold no name from under data.dir.
-_PATHS = ("config", "workdir", "model.weights", "model.encoder_weights")
 COLUMNS = ("run", "model", "parameters", "steps", "batch", "size", "mIoU", "pixel accuracy", "minutes", "device")
 
 
@@ -122,12 +120,7 @@ def public_call(call: str) -> str:
 
 def public_value(key: str, value: str) -> str:
     """Returns the value of an option or key with the folders of this machine left out."""
-    return "PATH" if key == "data.dir" else shortened(value) if key in _PATHS else value
-
-
-def shortened(path: str) -> str:
-    """Returns the last two parts of an absolute path; other text as it is."""
-    return "/".join(Path(path).parts[-2:]) if Path(path).is_absolute() else path
+    return "PATH" if f"--config.{key}" in DATA else shortened(value)
 
 
 def public(arguments: list[str]) -> list[str]:

@@ -78,15 +78,21 @@ def main(argv: list[str] | None = None) -> int:
             }
         )
     record = {"side": options.side, "batch": 2, "rows": rows, "environment": environment()}
+    save(options.out, record, to_table(record))
+    return 0
+
+
+def to_table(record: dict[str, Any]) -> str:
+    """Returns the Markdown table of a record."""
+    rows, side = record["rows"], record["side"]
     cells = [
         [row["classes"], *(f"{value / 1e6:.1f}" for name, value in row.items() if name != "classes")] for row in rows
     ]
     note = (
-        f"MB: temporary arrays of a step of 2 images of {options.side}x{options.side}, and the probabilities of one "
+        f"MB: temporary arrays of a step of 2 images of {side}x{side}, and the probabilities of one "
         "image that prediction hands to the host."
     )
-    save(options.out, record, table(list(rows[0]), cells, record, note))
-    return 0
+    return table(list(rows[0]), cells, record, note)
 
 
 if __name__ == "__main__":

@@ -79,10 +79,14 @@ def _save(path: Path, array: np.ndarray) -> None:
 
 def _score(options: argparse.Namespace) -> int:
     rows = [row for workdir in options.workdir for row in rows_of(load_run(workdir), options.split, options.fit)]
-    lines = [[row[name] for name in COLUMNS] for row in rows]
     note = f"split {options.split}; thresholds found on {options.fit}; in percent"
-    save(options.out, {"split": options.split, "rows": rows, **environment()}, rows_below(COLUMNS, lines, note))
+    save(options.out, {"split": options.split, "rows": rows, **environment()}, to_table(rows, note))
     return 0
+
+
+def to_table(rows: Sequence[dict[str, Any]], note: str) -> str:
+    """Returns the Markdown table of rows."""
+    return rows_below(COLUMNS, [[row[name] for name in COLUMNS] for row in rows], note)
 
 
 def rows_of(run: Run, split: str, fit: str = "val") -> list[dict[str, Any]]:

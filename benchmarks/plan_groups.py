@@ -59,8 +59,13 @@ def _score(options: Any) -> int:
         rows.append([*key, images[key], *(round(float(value), 4) for value in numbers)])
     columns = [column.format(options.name) for column in COLUMNS]
     record = {"environment": environment(), "split": options.split, "step": run.step, "columns": columns, "rows": rows}
-    save(options.out, record, table(columns, [list(map(str, row)) for row in rows], record))
+    save(options.out, record, to_table(record))
     return 0
+
+
+def to_table(record: dict[str, Any]) -> str:
+    """Returns the Markdown table of a record."""
+    return table(record["columns"], [list(map(str, row)) for row in record["rows"]], record)
 
 
 def stain(image: np.ndarray, label: np.ndarray) -> str:

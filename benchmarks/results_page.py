@@ -29,9 +29,11 @@ mean, and the steps before a command, such as the training of a run, are on the 
 Each row has its command, commit and machine; where all rows of a file have the same, these stand above its tables.
 "With changes" means that tracked files differed from the commit. "Not recorded" means that the file was written before
 its program recorded this; a command written by hand is then in
-[the list of files](results.md#the-command-behind-each-file). Names of columns are those of the files; scores are
-shares, not per cent, unless a text says so. A row over seeds is mean ± standard deviation with the 95 % t interval of
-the mean. Lists of more than six numbers and the scores of each class are in the files.
+[the list of files](results.md#the-command-behind-each-file). Names of columns are those of the files. Scores are
+shares, but for `mIoU`, `mean F1` and the classes in rows of the multilabel files and for texts with a per cent sign. A
+row over seeds is mean ± standard deviation with the 95 % t interval of the mean. Where rows of a list have the same
+name, their number in the list stands behind it. Lists of more than six numbers and the tables of classes are in the
+files.
 """
 RUN = ("run", "model", "parameters", "image size", "steps", "batch", "split", "images", "mIoU", "pixel accuracy")
 RUN += ("minutes", "commit", "date", "machine", "command")

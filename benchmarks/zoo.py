@@ -1,12 +1,13 @@
-"""Makes the table of the networks: `python benchmarks/zoo.py --out NAME [--results FILE.json] [--keep FILE.json]`.
+"""Makes the table of the networks: `python benchmarks/zoo.py --out NAME --results FILE.json [--keep FILE.json]`.
 
     python benchmarks/zoo.py --keep benchmarks/results/zoo.json --results benchmarks/results/shapes-cpu.json \
         --out benchmarks/results/zoo
 
 Two networks stand behind each experiment. The full one (its `voc` variant: 21 classes, RGB) has its parameters and
 operations counted here, by XLA in the lowered inference program of one 512x512 image; nothing is compiled or run. The
-network of the score (its `shapes` variant) is 4 to 277 times smaller; what the table says of it, its parameters too, is
-read from the file that `collect.py` made of finished runs. NAME.json holds the counts, NAME.md both.
+network of the score (its `shapes` variant) has its parameters divided by 1 (`cnn`) to 277 (`fcn`); what the table says
+of it, its parameters too, is read from the file that `collect.py` made of finished runs. NAME.json holds the counts,
+NAME.md both.
 
 Without `--names`, the experiments that the file of `--keep` lacks are counted, so that this command adds new networks
 and joins new scores in a second. A row keeps the commit, date and version of JAX of its count.
@@ -50,6 +51,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--size", type=at_least(1), default=512, help="height and width of the image (default 512)")
     options = parser.parse_args(argv)
     earlier = json.loads(options.keep.read_text()) if options.keep else {"size": options.size, "networks": []}
+    if options.out and not options.results:
+        parser.error("--out needs --results, such as benchmarks/results/shapes-cpu.json: else no network has its score")
     if earlier["size"] != options.size:
         parser.error(
             f"--keep {options.keep} has counts at size {earlier['size']}, this call makes them at {options.size}"

@@ -5,7 +5,8 @@
 
 The first command trains each network once, the second with three seeds. Both go on where they were ended, `--only
 unet,fpn` takes some of the networks, and the report says what is missing. A variant has what the experiment of that
-name has for the shapes: network, loss, optimiser and steps. A run takes 2 to 40 minutes on one core.
+name has for the shapes: network, loss, optimiser and steps. A run takes 2 to 40 minutes on one core. Networks of other
+tasks and experiments about training stay out, by name.
 """
 
 from pathlib import Path
@@ -17,6 +18,9 @@ from jaxseg.sweep import Sweep
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 # Their networks give no class to each pixel.
 OTHER_TASKS = ("autoencoder", "generator")
+# About training, with the network of another experiment.
+OF_TRAINING = ("adversarial", "audit", "distillation", "multilabel", "pruning", "quantised", "search", "semi")
+OF_TRAINING += ("vit_finetune", "weak_labels")
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -27,11 +31,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
 def networks() -> dict[str, ConfigDict]:
     """Returns {name of a network: configuration of its experiment, for the shapes}."""
-    names = sorted(path.stem for path in EXPERIMENTS.glob("*.py"))
-    found = {
-        name: command.load_experiment(str(EXPERIMENTS / f"{name}.py")) for name in names if name not in OTHER_TASKS
-    }
-    return {name: config for name, config in found.items() if config.model.name == name}
+    names = {path.stem for path in EXPERIMENTS.glob("*.py")}.difference(OTHER_TASKS, OF_TRAINING)
+    return {name: command.load_experiment(str(EXPERIMENTS / f"{name}.py")) for name in sorted(names)}
 
 
 def sweep() -> Sweep:

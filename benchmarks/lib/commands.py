@@ -1,5 +1,6 @@
 """The command of a benchmark as its record holds it: where somebody keeps data and runs is theirs to know."""
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -22,22 +23,30 @@ def command_of(program: str, words: Sequence[str]) -> str:
 
 
 def shown(program: str, words: Sequence[str]) -> list[str]:
-    """Returns a program of benchmarks/ and its words, with PATH for data and the end of every other absolute path.
+    """Returns a program of benchmarks/ and its words, with PATH for data and the end of every other outside path.
 
     Of a path in the results folder the whole relative path stays, of others the last two parts.
     """
     file = Path(program).resolve()
-    found = [f"benchmarks/{file.name}" if file.parent == RESULTS.parent else _short(program)]
+    found = [f"benchmarks/{file.name}" if file.parent == RESULTS.parent else shortened(program)]
     for word in words:
-        key, equals, value = word.rpartition("=")
-        value = "PATH" if key in DATA or (not equals and found[-1] in DATA) else _short(value)
-        found.append(f"{key}{equals}{value}")
+        key, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+        value = "PATH" if key in DATA or (not equals and found[-1] in DATA) else shortened(value)
+        found.append(f"{key}{equals}{value}" if equals or not key else key)
     return found
 
 
-def _short(path: str) -> str:
-    if not Path(path).is_absolute():
+def shortened(path: str) -> str:
+    """Returns the last two parts of a path that is absolute, begins at home or climbs; other text as it is.
+
+    The whole path within the results folder stays, and nothing of where the home folder is.
+    """
+    parts, home = Path(os.path.normpath(path)).parts, Path.home()
+    if not Path(path).is_absolute() and parts[:1] != ("~",) and ".." not in parts:
         return path
-    if Path(path).is_relative_to(RESULTS):
-        return f"benchmarks/results/{Path(path).relative_to(RESULTS)}"
-    return "/".join(Path(path).parts[-2:])
+    place = Path(os.path.abspath(home.joinpath(*parts[1:]) if parts[0] == "~" else path))
+    if place.is_relative_to(RESULTS):
+        return f"benchmarks/results/{place.relative_to(RESULTS)}"
+    if home.is_relative_to(place):
+        return "PATH"
+    return "/".join(place.relative_to(home if place.is_relative_to(home) else place.anchor).parts[-2:])

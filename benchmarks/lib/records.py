@@ -1,11 +1,12 @@
 """What a result file says: where it is from, and its numbers as rows, whatever the benchmark that wrote it.
 
 A file has any form. Its dictionaries become rows with the path to them as the label, their numbers and short texts the
-cells; the elements of a list are rows with what they nest beside it. Runs that differ in their seed alone become one
-row: mean ± standard deviation with the 95 % t interval of the mean. Longer lists (the rounds of a timing, thresholds)
-and the scores of each class stay in the file.
+cells; the elements of a list are rows with what they nest beside it. Runs that differ in their seed and scores alone
+become one row: mean ± standard deviation with the 95 % t interval of the mean, of nested scores too. Longer lists (the
+rounds of a timing, thresholds) and the tables of classes stay in the file.
 """
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -19,6 +20,10 @@ _ORIGIN += ("jax", "torch", "compiler_options", "convolutions", "xla_flags", "pl
 _ORIGIN += ("cpu", "machine", "python", "xla_python_client_preallocate")
 _LEFT_OUT = ("environment", "packages", "versions", "device", "rounds")
 _VERSIONS = ("jaxseg", "jax", "flax", "torch")
+# What a run has from its seed, of its own or with all that it nests; other values are settings.
+SCORES = {"mean_iou", "iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou", "mean_dice", "dice", "loss"}
+SCORES |= {"before", "after", "bytes", "gzip_bytes", "sparsity", "seconds", "minutes", "mean_drop", "drop", "clean"}
+SCORES |= {"scores", "corruptions", "intervals"}
 LONGEST = 6  # elements of a list in a cell
 SHORT = {"commit": 12, "date": 10}  # characters that are shown
 WIDEST = 14  # columns of a table
@@ -138,13 +143,13 @@ def _rows(node: Any, path: tuple[str, ...]) -> Iterable[tuple[tuple[str, ...], d
                 yield from _named(node["columns"], value) if named else _rows(value, (*path, str(key)))
     elif isinstance(node, list) and node and all(isinstance(each, Mapping) for each in node):
         if all("seed" in each for each in node):
-            yield from ((path, cells) for cells in over_seeds(node))
-            return
-        for number, each in enumerate(node, 1):
+            node = over_seeds(node)
+        unnamed = len({json.dumps(_settings(each), sort_keys=True) for each in node}) < len(node)
+        for each, name in zip(node, _names(node), strict=True):
             cells, deeper = _flat(each)
-            yield path, {key: text(value) for key, value in cells.items()}
+            yield (*path, name) if unnamed else path, {key: text(value) for key, value in cells.items()}
             for key, value in deeper.items():
-                yield from _rows(value, (*path, _name(each, number), key))
+                yield from _rows(value, (*path, name, key))
 
 
 def _named(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterable[tuple[tuple[str, ...], dict[str, str]]]:
@@ -194,32 +199,60 @@ def _flat(node: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return cells, deeper
 
 
-def _name(node: Mapping[str, Any], number: int) -> str:
-    return next((value for value in node.values() if isinstance(value, str)), str(number))
+def _names(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns what the elements of a list are called: by their first text, by two, or with their number."""
+    texts = [[v for k, v in node.items() if isinstance(v, str) and k not in SCORES] for node in nodes]
+    firsts, pairs = [each[0] if each else "" for each in texts], [" ".join(each[:2]) for each in texts]
+    numbers = [str(number) for number in range(1, len(nodes) + 1)]
+    numbered = [" ".join(filter(None, pair)) for pair in zip(firsts, numbers, strict=True)]
+    return next(names for names in (firsts, pairs, numbered, numbers) if len({*names}) == len(names) and all(names))
 
 
-def over_seeds(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Returns a row for the runs that differ in their seed alone: how many, and of each number mean and interval.
+def over_seeds(runs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Returns an element for the runs that differ in seed and SCORES alone: which seeds, each score over them.
 
-    Runs that differ in a number beside the seed, and have a seed twice, stay rows of their own.
+    If runs have all else and a seed in common, none are joined.
     """
-    groups: dict[tuple[Any, ...], dict[int, Mapping[str, Any]]] = {}
+    groups: dict[str, dict[int, Mapping[str, Any]]] = {}
     for run in runs:
-        named = tuple((key, value) for key, value in run.items() if isinstance(value, str))
-        groups.setdefault(named, {})[run["seed"]] = run
+        groups.setdefault(json.dumps(_settings(run), sort_keys=True), {})[run["seed"]] = run
     if sum(map(len, groups.values())) < len(runs):
-        return [{key: text(value) for key, value in _flat(run)[0].items()} for run in runs]
+        return list(runs)
     rows = []
-    for named, seeds in groups.items():
-        row = dict(named) | {"seeds": text(sorted(seeds)) if len(seeds) <= LONGEST else text(len(seeds))}
-        for key in next(iter(seeds.values())):
-            values = {seed: run[key] for seed, run in seeds.items() if key in run}
-            if key != "seed" and all(isinstance(value, (int, float)) for value in values.values()):
-                row[key] = interval_text(values)
-            elif key != "seed" and any(isinstance(value, (int, float)) for value in values.values()):
-                row[key] = ", ".join(text(value) or "none" for value in values.values())
-        rows.append(row)
+    for seeds in groups.values():
+        joined = _joined({seed: {k: v for k, v in run.items() if k != "seed"} for seed, run in seeds.items()})
+        first = {key: value for key, value in joined.items() if isinstance(value, str) and key not in SCORES}
+        rows.append({**first, "seeds": sorted(seeds) if len(seeds) <= LONGEST else len(seeds), **joined})
     return rows
+
+
+def _settings(node: Any) -> Any:
+    """Returns what is neither a seed nor a score."""
+    if isinstance(node, Mapping):
+        inner = {key: _settings(value) for key, value in node.items() if key != "seed" and key not in SCORES}
+        return {key: value for key, value in inner.items() if value != {}}
+    return node
+
+
+def _joined(of_seed: Mapping[int, Any]) -> Any:
+    """Returns what seeds have in one place, {seed: it}: their intervals, within dictionaries and lists too.
+
+    A number that some seeds lack is listed, with "none" for these. What cannot be joined has an entry for each seed.
+    """
+    values = list(of_seed.values())
+    if all(value == values[0] for value in values):
+        return values[0]
+    if all(isinstance(value, Mapping) for value in values):
+        keys = dict.fromkeys(key for value in values for key in value)
+        return {k: _joined({seed: v[k] if k in v else None for seed, v in of_seed.items()}) for k in keys}
+    if all(isinstance(value, list) and len(value) == len(values[0]) for value in values):
+        columns = [{seed: value[i] for seed, value in of_seed.items()} for i in range(len(values[0]))]
+        return [_joined(column) for column in columns]
+    if all(isinstance(value, (int, float)) for value in values):
+        return interval_text(of_seed)
+    if all(value is None or isinstance(value, (int, float)) for value in values):
+        return ", ".join(text(value) or "none" for value in values)
+    return {f"seed {seed}": value for seed, value in of_seed.items() if value is not None}
 
 
 def interval_text(values: Mapping[int, float]) -> str:
@@ -238,7 +271,8 @@ def text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (list, tuple)):
-        return ", ".join(str(each) if isinstance(each, int) else text(each) for each in value)
+        shown = [str(each) if isinstance(each, int) else text(each) for each in value]
+        return ("; " if any("," in each for each in shown) else ", ").join(shown)
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):

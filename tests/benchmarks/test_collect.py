@@ -66,6 +66,8 @@ def test_result_tables_leave_the_folders_of_a_machine_out(monkeypatch: pytest.Mo
     given += ["--config.model.encoder_weights=/data/runs/ae"]
     expected = ["--config", "experiments/unet.py:camvid", "--workdir", "runs/a", "--config.data.dir=PATH"]
     expected += ["--config.steps=3", "--config.seed=4", "--config.model.encoder_weights=runs/ae"]
+    given.append("--config.log.folder=/home/me/x/y")
+    expected.append("--config.log.folder=x/y")
     assert collect.public(given) == expected
     command = "python /home/me/own.py -f /home/me/kernel.json"
     assert collect.public_command(command) == "python me/own.py -f me/kernel.json"

@@ -72,11 +72,59 @@ def test_a_file_has_its_origin_once_and_runs_that_differ_in_the_seed_are_one_row
 
 def test_runs_that_differ_in_more_than_the_seed_are_not_averaged():
     runs = [{"variant": "a", "labels": labels, "seed": 0, "mean_iou": labels / 64} for labels in (16, 32)]
+    runs.append({"variant": "a", "labels": 64, "seed": 1, "mean_iou": 1.0})
     [table] = records.tables_of({"runs": runs})
-    assert table.columns == ("variant", "labels", "seed", "mean_iou")
-    assert table.rows == [["a", "16", "0", "0.25"], ["a", "32", "0", "0.5"]]
-    [table] = records.tables_of({"runs": [{"seed": 0, "mean_iou": None}, {"seed": 1, "mean_iou": 0.5, "step": 9}]})
-    assert table.rows == [["0, 1", "none, 0.5"]], "no mean where a score is missing"
+    assert table.columns == ("variant", "seeds", "labels", "mean_iou")
+    assert table.rows == [["a", "0", "16", "0.25"], ["a", "0", "32", "0.5"], ["a", "1", "64", "1"]]
+    [table] = records.tables_of({"runs": [*runs, runs[0]]})
+    assert [row[:4] for row in table.rows[::3]] == [["a 1", "a", "16", "0"], ["a 4", "a", "16", "0"]], "a seed twice"
+    [table] = records.tables_of({"runs": [{"seed": 0, "mean_iou": None}, {"seed": 1, "mean_iou": 0.5, "loss": 9}]})
+    assert table == ("runs", ("seeds", "mean_iou", "loss"), [["0, 1", "none, 0.5", "none, 9"]]), "no mean of some seeds"
+
+
+def test_nested_scores_of_seeds_are_joined_too():
+    def run(variant, seed, clean, drops):
+        corruptions = {"fog": {"iou": [0.5, 0.25], "drop": drops}}
+        scores = {"clean": {"mean_iou": clean}, "strengths": [1, 5], "corruptions": corruptions}
+        return {"network": "unet", "variant": variant, "seed": seed, **scores}
+
+    runs = [run("none", 0, 0.5, [0.25, 0.5]), run("none", 1, 0.7, [0.25, 0.7]), run("more", 0, 0.5, [0.1, 0.2])]
+    whole, nested = records.tables_of({"runs": runs})
+    over = "0.6 ± 0.1414 [-0.6706, 1.871]"
+    assert whole.columns == ("network", "variant", "seeds", "clean.mean_iou", "strengths")
+    assert whole.rows == [["unet", "none", "0, 1", over, "1, 5"], ["unet", "more", "0", "0.5", "1, 5"]]
+    assert nested.columns == ("of", "iou", "drop")
+    assert nested.rows == [
+        ["unet none / corruptions / fog", "0.5, 0.25", f"0.25; {over}"],
+        ["unet more / corruptions / fog", "0.5, 0.25", "0.1, 0.2"],
+    ]
+
+
+def test_each_row_of_a_table_has_a_name_of_its_own():
+    """Its label, texts and whole numbers; other numbers are what was measured."""
+    fraction = re.compile(r"-?[\d,]*(\.\d+|\d(\.\d+)?e-\d+)( [±\[].*)?")
+    for name, record in RECORDS.items():
+        collected = record["runs"][0] if record.get("runs") else {}
+        for table in records.tables_of(record) if "command" not in collected else ():
+            label = int(table.columns[0] == "of")
+            names = [(*row[:label], *(c for c in row[label:] if not fraction.fullmatch(c))) for row in table.rows]
+            assert len({*names}) == len(names), (name, table.title)
+
+
+def test_only_the_scores_that_the_page_names_are_per_cent():
+    shares = re.compile(r"mean_iou|iou|pixel_accuracy|mean_accuracy|mean_f1|f1|mean_dice")
+
+    def check(node, key):
+        for inner, value in node.items() if isinstance(node, dict) else ():
+            check(value, inner)
+        for value in node if isinstance(node, list) else ():
+            check(value, key)
+        assert not (isinstance(node, (int, float)) and shares.fullmatch(key)) or node <= 1, key
+
+    for name, record in RECORDS.items():
+        check(record, name)
+        if name.startswith("multilabel-"):
+            assert all(float(row["mIoU"]) > 1 for row in record["rows"])
 
 
 def test_nested_numbers_are_rows_with_their_path_and_scores_have_their_intervals():
@@ -140,6 +188,10 @@ def test_a_benchmark_records_its_command_and_commit_without_the_folders_of_the_m
     words = ["--source=camvid", "--data-dir", "/somewhere", "--cache=/else where", "--networks", "/home/me/runs/a"]
     expected_of = "python benchmarks/classical.py --source=camvid --data-dir PATH --cache=PATH --networks runs/a"
     assert commands.command_of(str(ROOT / "benchmarks" / "classical.py"), words) == expected_of
+    monkeypatch.setenv("HOME", "/home/me")
+    words = ["--config.data.dir=/home/me/a=b/c", "--images", "../" * 30 + "home/me", "--out=~/out/x", "a", "/home/me/s"]
+    expected_of = "python benchmarks/crf.py --config.data.dir=PATH --images PATH --out=out/x a s"
+    assert commands.command_of(str(ROOT / "benchmarks" / "crf.py"), words) == expected_of
     found = timing.environment()
     assert found["command"] == expected and found["git"]["commit"] and found["cpu"]
     origin = records.origin_of({"environment": found})
@@ -166,6 +218,15 @@ def test_the_table_of_networks_says_of_which_network_each_number_is():
     assert cells["bisenetv1"][2:] == ["", "", "", "not measured", "", ""]
 
 
+def test_the_smallest_and_the_largest_ratio_of_sizes_are_those_of_the_files():
+    small = {run["run"]: run["parameters"] for run in RECORDS["shapes-cpu"]["runs"]}
+    full = {row["experiment"]: row["parameters"] for row in RECORDS["zoo"]["networks"]}
+    ratios = {name: full[name] / small[name] for name in full.keys() & small.keys()}
+    ordered = sorted(ratios, key=lambda name: ratios[name])
+    least, most = (f"{ratios[name]:.0f} (`{name}`)" for name in (ordered[0], ordered[-1]))
+    assert f"divided by {least} to {most};" in " ".join(zoo.__doc__.split())
+
+
 def test_new_networks_are_counted_and_the_others_stay(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         zoo, "describe", lambda name, size: {"experiment": name, "model": name, "parameters": 5, "gflops": 1.5}
@@ -184,6 +245,9 @@ def test_new_networks_are_counted_and_the_others_stay(tmp_path, monkeypatch, cap
     with pytest.raises(SystemExit):
         zoo.main([*words, "--size", "256"])
     assert "has counts at size 512, this call makes them at 256" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        zoo.main([*words[:2], "--out", str(tmp_path / "without")])
+    assert "--out needs --results" in capsys.readouterr().err and not list(tmp_path.glob("without*"))
 
 
 @pytest.mark.parametrize("run", RECORDS["shapes-cpu"]["runs"], ids=lambda run: run["run"])
@@ -223,17 +287,22 @@ TABLES = {
     "exported": ("exported", lambda m, r: m.markdown(r["networks"])),
     "exported-unet": ("exported_run", lambda m, r: m.markdown(r["programs"])),
     "from-imagenet": ("collect", lambda m, r: m.markdown(r["runs"], "val", r["note"])),
+    "gradient_flow": ("gradient_flow", lambda m, r: m.describe(r)),
     "*-growth": ("growth", lambda m, r: m.describe(r)),
     "*-input_pipeline": ("input_pipeline", lambda m, r: m.describe(r)),
+    "many_classes": ("many_classes", lambda m, r: m.to_table(r)),
     "*-memory": ("memory", lambda m, r: m.describe(r)),
+    "multilabel-*": ("multilabel", lambda m, r: m.to_table(r["rows"], "")),
     "nuclei-objects": ("objects", lambda m, r: m.describe(r)),
     "nuclei-tiles": ("tiles", lambda m, r: m.describe(r)),
     "*-operations": ("operations", lambda m, r: m.describe(r)),
+    "plan-nuclei": ("plan_groups", lambda m, r: m.to_table(r)),
     "plan-shapes": ("collect", lambda m, r: m.markdown(r["runs"], "val", r["note"])),
     "*-predict_folder": ("predict_folder", lambda m, r: m.describe(r)),
     "*-primitives": ("primitives", lambda m, r: m.describe(r)[0]),
     "quantised-times": ("quantised", lambda m, r: m._time_table(r)),
     "quantised-*": ("quantised", lambda m, r: m._table(r)),
+    "realtime": ("realtime", lambda m, r: m.describe(r)),
     "scaling": ("scaling", lambda m, r: m.describe(r)),
     "search-*": ("search", lambda m, r: m._table(r)),
     "semi-*": ("semi", lambda m, r: m._table(r)),
@@ -244,11 +313,23 @@ TABLES = {
     "*-throughput": ("throughput", lambda m, r: m.describe(r)),
     "cpu-remat": ("throughput", lambda m, r: m.describe(r)),
     "uncertainty-*": ("uncertainty", lambda m, r: m.describe(r)),
+    "*-whole_run": ("whole_run", lambda m, r: m.describe(r)),
     "weak_labels": ("weak_labels", lambda m, r: m._table(r)),
 }
+# Files without a table beside them: docs/faults.md has that of the faults, as tests/faults compares.
+NO_TABLE = {"cpu-check", "faults"}
+COMPARED = [name for name in RECORDS if any(fnmatch.fnmatch(name, each) for each in TABLES)]
 
 
-@pytest.mark.parametrize("name", [name for name in RECORDS if any(fnmatch.fnmatch(name, each) for each in TABLES)])
+def test_every_file_is_compared_with_its_table():
+    """That of `zoo.json` and its runs is compared above."""
+    assert set(RECORDS) == {*COMPARED, "zoo", *NO_TABLE} and not NO_TABLE & {
+        path.stem for path in RESULTS.rglob("*.md")
+    }
+    assert all(any(fnmatch.fnmatch(name, each) for name in COMPARED) for each in TABLES)
+
+
+@pytest.mark.parametrize("name", COMPARED)
 def test_the_rows_beside_a_file_are_those_of_the_file(name):
     module, make = next(TABLES[each] for each in TABLES if fnmatch.fnmatch(name, each))
     made = make(importlib.import_module(module), RECORDS[name])

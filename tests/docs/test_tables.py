@@ -15,7 +15,7 @@ from jaxseg.sweep.statistics import paired_difference
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 GENERATED = {"docs/measured.md"}  # tests/benchmarks/test_results.py compares it with the files as a whole
 # {(page, section, number of the table in it): files} where the section names none; {...: columns} where some columns
 # are of no file, such as notes of an earlier run, or are explained below the table.
@@ -50,15 +50,29 @@ COLUMNS = {
 }
 # Tables whose rows join the rows of one label in several files.
 JOINED = {("README.md", "What is in it", 1), ("docs/performance.md", "Memory", 0)}
-# Tables that sum up: each number with a point is in some row of these files.
+# Tables that sum up rows of several files: {table: {first cell of a row: where each number with a point is from}}. That
+# is (file, first cell of a row there), or the number itself where it is a threshold or a bound.
 SUMMARIES = {
-    ("docs/advice.md", "Which network?", 0): (
-        *("shapes-cpu", "zoo", "ablations/residual/table", "ablations/attention/table", "ablations/upsampling/table"),
-        "nuclei-objects",
-    ),
-    ("docs/advice.md", "What raises the score of a trained network?", 0): (
-        *("ensembles-shapes", "nuclei-tiles", "crf-nuclei"),
-    ),
+    ("docs/advice.md", "Which network?", 0): {
+        "the quickest good result": [("shapes-cpu", "unet")],
+        "many layers": [("ablations/residual/table", "preact"), ("ablations/residual/table", "preact-plain")],
+        "few parameters and operations": [("zoo", "lraspp")],
+        "attention in the decoder": ["0.5"],
+        "up-sampling": [("ablations/upsampling/table", "bilinear"), ("ablations/upsampling/table", "transposed")],
+        "objects one by one": [
+            *(".5", ("nuclei-objects", "components, cleaned and split")),
+            ("nuclei-objects", "components"),
+        ],
+    },
+    ("docs/advice.md", "What raises the score of a trained network?", 0): {
+        "a second run averaged in, five runs in all": [("ensembles-shapes", x) for x in ("1", "2", "5", "in turn")],
+        "--average flips": [("nuclei-tiles", "whole"), ("nuclei-tiles", "flips")],
+        "--average flips:hv,scales:.75-1-1.25": [
+            *(("nuclei-tiles", "whole"), ("nuclei-tiles", "flips:hv,scales:.75-1-1.25")),
+        ],
+        "a dense crf behind a network of stride 8": [("crf-nuclei", "deeplabv1-small")],
+        "jaxseg quantise, 8 bits": ["0.5"],
+    },
 }
 # How a page names what a file names otherwise.
 NAMES = {
@@ -73,11 +87,13 @@ WITHOUT = {
     ("docs/data.md", "Labels", 0),
     ("docs/explain.md", "Can a map be trusted?", 0),
     ("docs/explain.md", "Can a map be trusted?", 1),
+    ("docs/fine-tuning.md", "A vision transformer", 0),
     ("docs/fine-tuning.md", "Measured", 0),
     ("docs/fine-tuning.md", "Measured", 1),
     ("docs/losses.md", "Many classes", 0),
     ("docs/medical.md", "Measured", 0),
     ("docs/memory.md", "Before the first step", 0),
+    ("docs/networks.md", "Networks", 0),  # parameters as their papers print them
     ("docs/performance.md", "Performance", 3),
     ("docs/results.md", "Images from noise", 0),
     ("docs/security.md", "Measured", 0),
@@ -108,9 +124,11 @@ def tables(text):
 
 
 def measured(rows):
-    """Whether a table has measurements: a cell is a number with a point, of three digits, or with a unit or spread."""
-    number = r"[-+]?(\d[\d,]*\.\d+|\.\d+|\d[\d,]{2,}|\d[\d,]*(?= (MB|%|kB|ms|s)))"
-    return any(re.fullmatch(rf"{number}( ?(%|MB|kB|ms|s)\b.*| [±\[(/].*)?", cell) for row in rows for cell in row[1:])
+    """Whether a table has measurements: a cell is a number with a point, of three digits, with a unit or a whole."""
+    unit = r"(%|(GB|MB|kB|G|M|ms|s|thousand|million|of \d[\d,]*)\b)"
+    number = rf"[-+]?(\d[\d,]*\.\d+|\.\d+|\d[\d,]{{2,}}|\d[\d,]*(?= {unit}))"
+    form = re.compile(rf"{number}( ?(%|MB|kB|ms|s)\b.*|( ?{unit})?( [±\[(/].*)?)")
+    return any(form.fullmatch(cell) for row in rows for cell in row[1:])
 
 
 def plain(label):
@@ -162,12 +180,24 @@ def rows_of(stem):
     return rows
 
 
+def summed_up(row, sources):
+    """Whether each number with a point in a row that sums up is in the rows of files that it is from."""
+    pointed = [word for word in NUMBER.findall(" ".join(row[1:])) if "." in word]
+    cells = []
+    for source in sources[plain(row[0])] if plain(row[0]) in sources else ():
+        if isinstance(source, str):
+            cells.append(source)
+        else:
+            rows = [each for each in rows_of(source[0]) if plain(each[0]) == source[1]]
+            assert rows, f"no row of {source[0]} has the first cell {source[1]}"
+            cells += [cell for each in rows for cell in each[1:]]
+    return within(pointed, cells)
+
+
 def misfits(key, text, table):
     """Returns the rows of a table with a number that is in no row of its files."""
     if key in SUMMARIES:
-        known = [cell for file in SUMMARIES[key] for row in rows_of(file) for cell in row]
-        pointed = [[word for word in NUMBER.findall(" ".join(row[1:])) if "." in word] for row in table[1:]]
-        return [words for words in pointed if not all(within([word], known) for word in words)]
+        return [row for row in table[1:] if not summed_up(row, SUMMARIES[key])]
     files = FILES[key] if key in FILES else named(text)
     assert files, f"the section names no file of benchmarks/results: {key}"
     sources = [row for file in files for row in rows_of(file)]
@@ -205,10 +235,29 @@ def test_a_wrong_score_and_a_wrong_number_of_parameters_are_found():
         (("docs/results.md", "Shapes", 0), "7.1 (one core)", "8.1 (one core)"),
         (("README.md", "What is in it", 1), "1.62", "1.26"),
         (("docs/ablations.md", "Residual shortcuts", 0), "76.12 ± 3.84", "76.12 ± 3.48"),
+        (("docs/advice.md", "Which network?", 0), "12.4 ± 1.4", "10.7 ± 1.0"),  # of another variant in the same file
+        (("docs/advice.md", "Which network?", 0), ".916 in", ".914 in"),
     ):
         text, table = found[key]
         wrong = [[cell.replace(before, after) for cell in row] for row in table]
         assert wrong != table and len(misfits(key, text, wrong)) == 1
+
+
+def test_tables_of_measurements_are_known_by_their_numbers_and_units():
+    for cell in (
+        ".5",
+        "12,345",
+        "96.4 %",
+        "12 GB",
+        "16 thousand",
+        "35 million",
+        "62 of 193",
+        "76.1 ± 3.8",
+        "3 ms, alone",
+    ):
+        assert measured([["unet", cell]]), cell
+    for cell in ("", "12", "yes", "3 of the 5 heads are given", "ResNet-50", "2 in all"):
+        assert not measured([["unet", cell]]), cell
 
 
 def test_no_list_of_this_file_names_a_table_that_is_gone():
