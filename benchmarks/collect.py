@@ -42,7 +42,8 @@ def main(argv: list[str] | None = None) -> int:
         names = {row["run"] for row in rows}
         rows += [row for row in json.loads(options.keep.read_text())["runs"] if row["run"] not in names]
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    record = {"command": this_command(), "note": options.note, "runs": rows}
+    command = this_command().replace(shlex.quote(options.note), "NOTE") if options.note else this_command()
+    record = {"command": command, "note": options.note, "runs": rows}
     result_file(options.out, ".json").write_text(json.dumps(record, indent=1) + "\n")
     result_file(options.out, ".md").write_text(markdown(rows, options.split, options.note))
     print(markdown(rows, options.split, options.note), end="")
