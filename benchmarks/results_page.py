@@ -123,7 +123,9 @@ def variant_cells(row: Mapping[str, str], seeds: Mapping[str, Sequence[int]]) ->
     score += f" ± {float(row['deviation']):.4f}" if row["deviation"] else ""
     difference = "the baseline" if row["variant"] == row["baseline"] else ""
     if row["difference"]:
-        difference = f"{float(row['difference']):+.4f} [{float(row['low']):+.4f}, {float(row['high']):+.4f}]"
+        difference = f"{float(row['difference']):+.4f}"
+        if row["low"]:  # one seed has no interval
+            difference += f" [{float(row['low']):+.4f}, {float(row['high']):+.4f}]"
     used = text(sorted(seeds[row["variant"]])) if row["variant"] in seeds else row["runs"]
     counts = [text(int(row[key])) if row[key] else "" for key in ("parameters", "flops")]
     return [row["variant"], used, score, difference, *counts]

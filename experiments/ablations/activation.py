@@ -7,7 +7,10 @@ One U-Net with batch norm, 400 steps of 8 images. Each 3x3 convolution is follow
 start from He et al.'s initialisation, which is made for ReLU; before a batch norm the scale of a kernel changes no
 output.
 
-Not yet run.
+Found on shapes: 5 seeds, after 400 steps, when all scores still rise: ReLU gives 34.25 ± 9.97 points of mIoU. GELU is
+higher, 40.81 ± 10.02; the difference has the interval [+1.39, +11.74]. SiLU (37.88 ± 8.08) is not separable from ReLU.
+Tanh and sigmoid are lower, with the intervals [-29.45, -3.01] and [-32.72, -12.34]. The whole table is
+`benchmarks/results/ablations/activation/table.md`.
 """
 
 from jaxseg.config import ConfigDict

@@ -28,11 +28,9 @@ CLASSES = 6
 NUMBER = r"\[[-+]\d+\.\d\d, [-+]\d+\.\d\d\]|\d+\.\d\d(?!\d)(?: ± \d+\.\d\d)?"
 # Their docstrings say that they have not been run, and they have no report.
 NOT_RUN = (
-    "activation",
     "autoencoder",
     "labels",
     "optimizer",
-    "optimizer_rates",
     "regularization",
     "which_augmentation",
 )
