@@ -1,4 +1,4 @@
-"""Writes a data set as a folder of images and masks: `python benchmarks/as_folder.py --out DIR [--size HxW] --config FILE`.
+"""Writes a data set as a folder of images and masks: `python benchmarks/as_folder.py --out DIR --config FILE`.
 
 Each split becomes DIR/SPLIT/images and DIR/SPLIT/masks of PNG files, with a classes.json. With --size the images are
 averaged and the masks take the nearest pixel. `jaxseg plan` reads such a folder.
