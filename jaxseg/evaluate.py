@@ -54,6 +54,7 @@ from jaxseg.inference.options import (
     whole_number,
     with_folds,
 )
+from jaxseg.inference.other_data import about_other
 from jaxseg.inference.predictor import Predictor
 from jaxseg.inference.regions import settings as region_settings
 from jaxseg.inference.split_objects import objects_file, require_instances, require_own, score_objects
@@ -198,7 +199,7 @@ def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         settings = region_settings.settings_of(run.classes, options)
         if options.instances is not None:
             require_instances(options.instances)
-        require_own(objects_file(whole.workdir, report))
+        require_own(objects_file(whole.workdir, report), about_other(whole))
     evaluation = evaluate(whole, options.split, boundary=options.boundary, predictor=predictor)
     print(f"{evaluation}{_changed(overrides)}", flush=True)  # first: the scores are not lost if they cannot be written
     for name, path in evaluation.write_report().items():

@@ -17,7 +17,7 @@ from jaxseg.data.reading import Reading
 from jaxseg.errors import ArgumentError, ConfigError, DataError, counted
 from jaxseg.files import read_json
 from jaxseg.inference.evaluation import Evaluation, report_name
-from jaxseg.inference.other_data import open_split, other_data, require_own_name
+from jaxseg.inference.other_data import about_other, open_split, other_data, require_own_name
 from jaxseg.inference.predictor import Predictor
 from jaxseg.inference.progress import progress
 from jaxseg.inference.report_files import corruptions_file
@@ -137,9 +137,10 @@ class CorruptedScores:
         if self.baseline is not None:
             mean |= {"mean_relative_error": plain(self.mean_relative_error)}
         report = self.evaluation.to_dict()
-        kept = ("split", "other_data", "step", "which", "images", "parameters", "config", "device", "versions")
+        kept = ("split", "step", "which", "images", "parameters", "config", "device", "versions")
         return {
-            **{key: report[key] for key in kept if key in report},
+            **{key: report[key] for key in kept},
+            **about_other(self.evaluation.run),
             "classes": list(self.evaluation.run.classes),
             "support": [int(x) for x in self.evaluation.scores.support],
             "clean": {
@@ -246,7 +247,7 @@ def file_of(run: Run, split: str, predictor: Predictor | None = None) -> Path:
 def require_own(file: Path, run: Run) -> None:
     """Raises ConfigError if there is a file of the name of the scores that is none of ours, or on other data."""
     require_own_json(file, _KEYS)
-    require_own_name(file, run, other_data(run))
+    require_own_name(file, about_other(run))
 
 
 def read_baseline(
