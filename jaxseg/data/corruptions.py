@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxseg.data.base import DataInfo, Example, Source
 from jaxseg.data.colors import add_value, adjust_contrast_of_channels, scale_saturation
-from jaxseg.data.degrade import add_noise, blur, compress, rectangle
+from jaxseg.data.degrade import add_noise, compress, rectangle
 from jaxseg.errors import ArgumentError, DataError, counted, nearest
 from jaxseg.types import Array, Key
 
@@ -27,6 +27,7 @@ Corruption: TypeAlias = Callable[[Key, jax.Array, Array], jax.Array]
 STRENGTHS = (1, 2, 3, 4, 5)
 """What a corruption's strength may be; 0 is the image itself."""
 _SIDE = 224.0  # pixels a side of the images that the lengths are of
+_PARTS = 8  # of a pixel's side, of which kernels are made
 _GREY = 128 / 255  # what covers a part of the image
 
 # The parameters of each strength, 1 to 5; those of occlusion are ours.
@@ -63,11 +64,13 @@ def impulse_noise(key: Key, image: Array, strength: Array) -> jax.Array:
 
 
 def defocus_blur(key: Key, image: Array, strength: Array) -> jax.Array:
-    """Returns image f32[h,w,c] averaged over a disc, whose edge is smooth over one pixel."""
+    """Returns image f32[h,w,c] averaged over a disc, each part of which is shared among the four nearest pixels."""
     radius = _at(_DEFOCUS, strength) * _scale(image)
     reach = math.ceil(max(_DEFOCUS) * _scale(image) + 0.5)
-    offsets = jnp.arange(-reach, reach + 1)
-    weights = jnp.clip(radius + 0.5 - jnp.hypot(offsets[:, None], offsets[None]), 0.0, 1.0)
+    parts = (jnp.arange(-_PARTS * reach, _PARTS * reach) + 0.5) / _PARTS
+    disc = jnp.clip(_PARTS * (radius - jnp.hypot(parts[:, None], parts[None])) + 0.5, 0.0, 1.0)
+    share = jnp.maximum(1.0 - jnp.abs(jnp.arange(-reach, reach + 1)[:, None] - parts[None]), 0.0)
+    weights = jnp.einsum("yi,ij,xj->yx", share, disc, share, precision="highest")
     return _filtered(image, weights / jnp.sum(weights))
 
 
@@ -75,16 +78,17 @@ def motion_blur(key: Key, image: Array, strength: Array) -> jax.Array:
     """Returns image f32[h,w,c] averaged along a line of a direction within 45 degrees of a row.
 
     The weights are half of a Gaussian, as of a motion that fades. Their mean is at the pixel itself, so that the image
-    stays where its label is.
+    stays where its label is. The line is one of short steps, each of which is shared among the four nearest pixels.
     """
     scale = _scale(image)
     half, deviation = (_at(values, strength) * scale for values in _MOTION)
-    taps = jnp.arange(math.ceil(2 * max(_MOTION[0]) * scale) + 1)
-    weights = jnp.where(taps <= 2 * half, jnp.exp(-0.5 * jnp.square(taps / deviation)), 0.0)
+    reach = math.ceil(2 * max(_MOTION[0]) * scale)
+    taps = (jnp.arange(_PARTS * reach) + 0.5) / _PARTS
+    weights = jnp.clip(_PARTS * (2 * half - taps) + 0.5, 0.0, 1.0) * jnp.exp(-0.5 * jnp.square(taps / deviation))
     weights = weights / jnp.sum(weights)
     along = taps - jnp.sum(weights * taps)
     angle = jnp.deg2rad(_TURN) * (2.0 * jax.random.uniform(key) - 1.0)
-    offsets = jnp.arange(-taps.size, taps.size + 1)
+    offsets = jnp.arange(-reach - 1, reach + 2)
     rows, columns = (
         jnp.maximum(1.0 - jnp.abs(offsets[None] - (along * turn)[:, None]), 0.0)
         for turn in (jnp.sin(angle), jnp.cos(angle))
@@ -93,9 +97,15 @@ def motion_blur(key: Key, image: Array, strength: Array) -> jax.Array:
 
 
 def gaussian_blur(key: Key, image: Array, strength: Array) -> jax.Array:
-    """Returns image f32[h,w,c] under a Gaussian."""
-    scale = _scale(image)
-    return blur(image, _at(_GAUSSIAN_BLUR, strength) * scale, max(_GAUSSIAN_BLUR) * scale)
+    """Returns image f32[h,w,c] under the discrete Gaussian (Lindeberg 1990), which has its variance at every width.
+
+    A Gaussian that is sampled at the pixels vanishes where its standard deviation is far below one.
+    """
+    deviation = _at(_GAUSSIAN_BLUR, strength) * _scale(image)
+    size = 2 * math.ceil(4 * max(_GAUSSIAN_BLUR) * _scale(image) + 1) + 1
+    turns = 2 * math.pi / size * jnp.arange(size // 2 + 1)
+    weights = jnp.fft.fftshift(jnp.fft.irfft(jnp.exp(jnp.square(deviation) * (jnp.cos(turns) - 1.0)), size))
+    return _filtered(image, weights[:, None] * weights[None])
 
 
 def brightness(key: Key, image: Array, strength: Array) -> jax.Array:
@@ -104,7 +114,7 @@ def brightness(key: Key, image: Array, strength: Array) -> jax.Array:
 
 
 def contrast(key: Key, image: Array, strength: Array) -> jax.Array:
-    """Returns image f32[h,w,c] with each colour closer to its mean over the image."""
+    """Returns image f32[h,w,c] with each colour closer to its mean over the image; the fourth of 4 channels stays."""
     return adjust_contrast_of_channels(image, _at(_CONTRAST, strength))
 
 
@@ -120,7 +130,7 @@ def jpeg(key: Key, image: Array, strength: Array) -> jax.Array:
 
 
 def pixelate(key: Key, image: Array, strength: Array) -> jax.Array:
-    """Returns image f32[h,w,c] shrunk to a share of its pixels by their means, and enlarged to blocks of one colour."""
+    """Returns image f32[h,w,c] shrunk to a share of its sides by means, and enlarged to blocks of one colour."""
     scale = _at(_PIXELATE, strength)
     result = jnp.asarray(image)
     for axis, formula in ((0, "ij,jxc->ixc"), (1, "ij,yjc->yic")):
