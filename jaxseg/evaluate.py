@@ -38,7 +38,7 @@ from jaxseg.config.command import read_overrides, run_command
 from jaxseg.config.parser import CommandParser
 from jaxseg.data.corruptions import CORRUPTIONS, STRENGTHS
 from jaxseg.errors import ArgumentError, ConfigError
-from jaxseg.inference import corrupted, surface, temperature, thresholds
+from jaxseg.inference import corrupted, corruption_files, surface, temperature, thresholds
 from jaxseg.inference.crf import with_crf
 from jaxseg.inference.evaluation import Evaluation, evaluate, report_name, require_own_report
 from jaxseg.inference.options import (
@@ -236,12 +236,22 @@ def _corruptions_of(
         strengths = corrupted.require_strengths(strengths)
     except ArgumentError as error:
         raise ConfigError(str(error)) from error
-    file = corrupted.file_of(run, options.split, predictor)
-    corrupted.require_own(file, run)
+    corruption_files.require_own(corruption_files.file_of(run, options.split, predictor), run, names, strengths, seed)
     baseline = None
     if options.baseline is not None:
-        baseline = corrupted.read_baseline(options.baseline, file, names, strengths, seed)
+        file = corruption_files.baseline_file(options.baseline, run, options.split, predictor)
+        words = _in_the_same_way(run, options)
+        baseline = corruption_files.read_baseline(options.baseline, file, names, strengths, seed, words)
+    corrupted.require_8_bits(run, options.split)
     return functools.partial(corrupted.score_corrupted, names=names, strengths=strengths, seed=seed, baseline=baseline)
+
+
+def _in_the_same_way(run: Run, options: argparse.Namespace) -> list[str]:
+    """Returns the words with which another run is scored on the same images, segmented as here."""
+    words = ["--split", options.split]
+    for name in ("tiles", "overlap", "average", "crf"):
+        words += [f"--{name}", str(value)] if (value := getattr(options, name)) else []
+    return [*words, *([f"--config.data.dir={run.config.data.dir}"] if run.config.data.source == "folder" else [])]
 
 
 def _changed(overrides: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ import numpy as np
 from jaxseg.data.base import DataInfo, Example, Source
 from jaxseg.data.colors import add_value, adjust_contrast_of_channels, scale_saturation
 from jaxseg.data.degrade import add_noise, compress, rectangle
+from jaxseg.data.reading import STOP, Reading
 from jaxseg.errors import ArgumentError, DataError, counted, nearest
 from jaxseg.types import Array, Key
 
@@ -178,9 +179,11 @@ def corrupt(key: Key, image: Array, name: str, strength: Array | int) -> jax.Arr
         strength: i32 in 1 to 5; 0 returns the image as it is. It may be traced.
 
     Raises:
-        ArgumentError: for an unknown name, or a number of channels that has no such corruption.
+        ArgumentError: for an unknown name, another strength, or a number of channels that has no such corruption.
     """
     require_corruptions([name], image.shape[2])
+    if not isinstance(strength, jax.core.Tracer):
+        _require_strength(strength)
     image, strength = jnp.asarray(image), jnp.asarray(strength, jnp.int32)
     changed = jnp.round(jnp.clip(CORRUPTIONS[name](key, image, strength), 0.0, 1.0) * 255.0) / 255.0
     return jnp.where(strength > 0, changed, image)
@@ -217,12 +220,17 @@ class Corrupted:
         corruption: one of `CORRUPTIONS`.
         strength: 1 to 5; 0: the images as they are.
         seed: another one gives other noise, modulo 2**32.
+        reading: the limit of time for reading an image, which its corruption does not count to.
     """
 
     source: Source
     corruption: str
     strength: int
     seed: int = 0
+    reading: Reading = STOP
+
+    def __post_init__(self):
+        _require_strength(self.strength)
 
     @property
     def info(self) -> DataInfo:
@@ -232,12 +240,9 @@ class Corrupted:
         return len(self.source)
 
     def __getitem__(self, index: int) -> Example:
-        example = self.source[index]
+        example = self.reading.example(self.source, index)
         image = np.asarray(example["image"])
-        if image.dtype != np.uint8:
-            raise DataError(
-                f"Corruptions are defined for images of 8 bits, and {self.source.name(index)} is read as {image.dtype}."
-            )
+        require_stored(image, self.source.name(index))
         return {**example, "image": corrupt_stored(image, self.corruption, self.strength, self.seed)}
 
     def name(self, index: int) -> str:
@@ -247,17 +252,29 @@ class Corrupted:
         return self.source.label_size(index)
 
 
+def require_stored(image: np.ndarray, name: str) -> None:
+    """Raises DataError if an image has not 8 bits."""
+    if image.dtype != np.uint8:
+        raise DataError(f"Corruptions are defined for images of 8 bits, and {name} is read as {image.dtype}.")
+
+
 def corrupt_stored(image: np.ndarray, name: str, strength: int, seed: int = 0) -> np.ndarray:
     """Returns a stored image u8[h,w,c] under a corruption, on the device; see `corrupt` and `Corrupted`.
 
-    All strengths share one program for each size of image.
+    All strengths share one program for each size of image, which stays until `forget_programs`.
     """
+    _require_strength(strength)
     content = np.uint32(zlib.crc32(image.tobytes()))
     return np.asarray(_program(name)(np.uint32(seed % 2**32), content, image, np.int32(strength)))
 
 
+def forget_programs(name: str) -> None:
+    """Drops the compiled programs of a corruption, of which there is one for each size of image that it has seen."""
+    _program(name).clear_cache()
+
+
 @functools.cache
-def _program(name: str) -> Callable[..., jax.Array]:
+def _program(name: str) -> Any:
     """Returns the compiled (seed u32, content u32, image u8[h,w,c], strength i32) -> image u8[h,w,c]."""
     number = zlib.crc32(name.encode())
 
@@ -270,6 +287,11 @@ def _program(name: str) -> Callable[..., jax.Array]:
         return jnp.round(changed * 255.0).astype(jnp.uint8)
 
     return program
+
+
+def _require_strength(strength: Array | int) -> None:
+    if not np.isin(strength, (0, *STRENGTHS)).all():
+        raise ArgumentError(f"The strength of a corruption is 1, 2, 3, 4 or 5, or 0 for none, got {strength}.")
 
 
 def _at(values: tuple[float, ...], strength: Array) -> jax.Array:

@@ -318,17 +318,20 @@ def _or_none(seconds: float) -> float | None:
 
 def report_name(run: Run, split: str, predictor: Predictor | None) -> str:
     """Returns the split in the names of the report's files: on which data, if on others, and how it was segmented."""
-    parts = (
-        []
-        if predictor is None
-        else [
-            ("tiles", predictor.tiling.tiles is not None),
-            ("average", len(predictor.networks.views) > 1),
-            ("runs", len(predictor.networks.members) > 1),
-            ("crf", isinstance(predictor, RefinedPredictor)),
-        ]
-    )
-    return of_data(split, other_data(run)) + "".join(f"-{name}" for name, holds in parts if holds)
+    return of_data(split, other_data(run)) + endings(predictor)
+
+
+def endings(predictor: Predictor | None) -> str:
+    """Returns how images were segmented, as the names of files have it: "-tiles-crf"; "" as training evaluates."""
+    if predictor is None:
+        return ""
+    parts = {
+        "tiles": predictor.tiling.tiles is not None,
+        "average": len(predictor.networks.views) > 1,
+        "runs": len(predictor.networks.members) > 1,
+        "crf": isinstance(predictor, RefinedPredictor),
+    }
+    return "".join(f"-{name}" for name, holds in parts.items() if holds)
 
 
 def require_own_report(run: Run, split: str, predictor: Predictor | None) -> None:

@@ -1,6 +1,7 @@
 """Corrupted images: their definitions in NumPy and by peers, their strengths, and one image stays the same."""
 
 import io
+import time
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from scipy import ndimage, special
 from jaxseg.data import corruptions as ops
 from jaxseg.data import make_eval_loader
 from jaxseg.data.corruptions import CORRUPTIONS, Corrupted, corrupt, corrupt_stored, possible_corruptions
+from jaxseg.data.reading import Reading
 from jaxseg.data.shapes import ShapesSource
 from jaxseg.errors import ArgumentError, DataError
 
@@ -229,6 +231,20 @@ def test_images_of_16_bits_are_refused():
 
     with pytest.raises(DataError, match=r"defined for images of 8 bits, and .* is read as uint16\."):
         Corrupted(Deep(ShapesSource("val", 2, (16, 16))), "jpeg", 1)[0]
+
+
+def test_other_strengths_are_refused():
+    source = ShapesSource("val", 2, (16, 16))
+    for strength in (9, -1):
+        for make in (lambda s: Corrupted(source, "jpeg", s), lambda s: corrupt_stored(source[0]["image"], "jpeg", s)):
+            with pytest.raises(ArgumentError, match=rf"is 1, 2, 3, 4 or 5, or 0 for none, got {strength}\."):
+                make(strength)
+
+
+def test_the_limit_of_time_is_that_of_reading(monkeypatch):
+    monkeypatch.setattr(ops, "corrupt_stored", lambda image, *rest: time.sleep(0.3) or image)
+    split = Corrupted(ShapesSource("val", 2, (16, 16)), "jpeg", 1, reading=Reading(timeout=0.2))
+    assert split[0]["image"].shape == (16, 16, 3)
 
 
 def test_every_strength_has_a_parameter():
