@@ -43,9 +43,9 @@ def test_the_tables_have_the_means_over_networks_and_seeds(benchmark):
 
 def test_runs_of_other_settings_are_refused(benchmark, tmp_path, capsys):
     words = ["--work", str(tmp_path), "--networks", "unet", "--variants", "none", "--steps", "2"]
-    (tmp_path / "unet-none-0" / "checkpoints" / "2").mkdir(parents=True)
     options = SimpleNamespace(images=96, steps=2, smallest=False)
     prepare_workdir(tmp_path / "unet-none-0", benchmark._config(options, "unet", "none", 0))
+    (tmp_path / "unet-none-0" / "checkpoints" / "2").mkdir(parents=True)
     assert benchmark.main([*words, "--images", "200"]) == 1
     assert "holds a run with other settings (data.shapes_val: 96" in capsys.readouterr().err
 
@@ -57,7 +57,6 @@ def test_it_trains_scores_and_goes_on(benchmark, tmp_path):
     record = json.loads((tmp_path / "c.json").read_text())
     assert [run["variant"] for run in record["runs"]] == ["none", "degraded"]
     assert len(record["runs"][0]["corruptions"]) == 12 and record["command"].endswith(
-        f"--work DIR --out {tmp_path.name}/c"
     )
     starts = json.loads((tmp_path / "work" / "unet-none-0" / "run.json").read_text())
     assert benchmark.main(words) == 0
