@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxseg.data.base import DataInfo, Example, Source
 from jaxseg.data.colors import add_value, adjust_contrast_of_channels, scale_saturation
@@ -182,7 +183,7 @@ def corrupt(key: Key, image: Array, name: str, strength: Array | int) -> jax.Arr
         ArgumentError: for an unknown name, another strength, or a number of channels that has no such corruption.
     """
     require_corruptions([name], image.shape[2])
-    if not isinstance(strength, jax.core.Tracer):
+    if not isinstance(strength, Tracer):
         _require_strength(strength)
     image, strength = jnp.asarray(image), jnp.asarray(strength, jnp.int32)
     changed = jnp.round(jnp.clip(CORRUPTIONS[name](key, image, strength), 0.0, 1.0) * 255.0) / 255.0

@@ -42,10 +42,10 @@ def test_the_tables_have_the_means_over_networks_and_seeds(benchmark):
 
 
 def test_runs_of_other_settings_are_refused(benchmark, tmp_path, capsys):
-    words = ["--work", str(tmp_path), "--networks", "unet", "--variants", "none", "--steps", "2"]
-    options = SimpleNamespace(images=96, steps=2, smallest=False)
+    words = ["--work", str(tmp_path), "--networks", "unet", "--variants", "none", "--steps", "50"]
+    options = SimpleNamespace(images=96, steps=50, smallest=False)
     prepare_workdir(tmp_path / "unet-none-0", benchmark._config(options, "unet", "none", 0))
-    (tmp_path / "unet-none-0" / "checkpoints" / "2").mkdir(parents=True)
+    (tmp_path / "unet-none-0" / "checkpoints" / "50").mkdir(parents=True)
     assert benchmark.main([*words, "--images", "200"]) == 1
     assert "holds a run with other settings (data.shapes_val: 96" in capsys.readouterr().err
 
