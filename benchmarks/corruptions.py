@@ -13,15 +13,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lib.commands import command_of
 from lib.timing import at_least, environment, rows_below, save, table
 
 from jaxseg import compiler
-from jaxseg.config import ConfigDict, update, validate
+from jaxseg.config import ConfigDict, differences, update, validate
 from jaxseg.config.command import load_experiment, run_command
-from jaxseg.inference.corrupted import file_of, score_corrupted
+from jaxseg.data.corruptions import CORRUPTIONS
+from jaxseg.errors import ConfigError, counted
+from jaxseg.inference.corrupted import score_corrupted
+from jaxseg.inference.corruption_files import file_of
 from jaxseg.inference.evaluation import evaluate
 from jaxseg.run.load import load_run
-from jaxseg.run.workdir import CHECKPOINTS
+from jaxseg.run.workdir import CHECKPOINTS, read_config
 from jaxseg.train import train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,9 +74,9 @@ def _measure(options: argparse.Namespace, words: Sequence[str]) -> int:
         options.networks, options.variants, options.steps, options.images = ["unet"], ["none", "degraded"], 2, 2
     else:
         compiler.keep_programs()
-    command = " ".join("DIR" if word == str(options.work) else word for word in words)
+    command = command_of(__file__, ["DIR" if word == str(options.work) else word for word in words])
     settings = {"pixels": _PIXELS, "steps": options.steps, "images": options.images, "variants": VARIANTS}
-    record: dict[str, Any] = {"command": f"python benchmarks/corruptions.py {command}", "environment": environment()}
+    record: dict[str, Any] = {"command": command, "environment": environment()}
     record |= {"settings": settings, "runs": []}
     for variant in options.variants:
         for name in options.networks:
@@ -104,13 +108,23 @@ def _scored(options: argparse.Namespace, name: str, variant: str, seed: int) -> 
     workdir = options.work / f"{name}-{variant}-{seed}"
     if not (workdir / CHECKPOINTS / str(config.steps)).is_dir():
         train(config, workdir, "the benchmark again")
+    if changed := differences(read_config(workdir), config, divided=False):
+        raise ConfigError(
+            f"{workdir} holds a run with other settings ({'; '.join(changed)}); give those, or another --work."
+        )
     run = load_run(workdir, "last", {"eval.batch_size": config.eval.batch_size})
     file = file_of(run, "test")
     if not file.is_file():
         evaluation = evaluate(run, "test")
         evaluation.write_report()
         score_corrupted(evaluation).write()
-    return json.loads(file.read_text(encoding="utf-8"))
+    scores = json.loads(file.read_text(encoding="utf-8"))
+    if scores["images"] != options.images or len(scores["corruptions"]) != len(CORRUPTIONS):
+        raise ConfigError(
+            f"{file} has {counted(len(scores['corruptions']), 'corruption')} on {counted(scores['images'], 'image')}, "
+            f"and {len(CORRUPTIONS)} on {options.images} are asked for: move it away to score again."
+        )
+    return scores
 
 
 def summary(scores: Mapping[str, Any]) -> str:

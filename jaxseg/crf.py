@@ -4,7 +4,8 @@
                          [--start deeplab-v1] [--images 100] [--which best|last] [--config.data.dir=PATH]
 
 Every combination of the grid is scored on images of the split, each at its own size. Prints the table, the network
-alone first, and writes it to crf-SPLIT.json in the workdir. A split that is used for this is no test of the result.
+alone first, and writes it to crf-SPLIT.json in the workdir; of another folder than that of the training
+it is crf-SPLIT-on-NAME.json. A split that is used for this is no test of the result.
 """
 
 import argparse
@@ -16,11 +17,10 @@ from jaxseg import compiler
 from jaxseg.config.command import run_command
 from jaxseg.config.parser import CommandParser
 from jaxseg.errors import ArgumentError, ConfigError
-from jaxseg.inference.crf_search import GRID, file_of, grid_settings, parse_grid, search_crf
+from jaxseg.inference.crf_search import GRID, grid_settings, parse_grid, require_own, search_crf, write_table
 from jaxseg.inference.options import whole_number
 from jaxseg.nn.crf import CRF
 from jaxseg.run.load import Which, load_run
-from jaxseg.run.workdir import require_own_json, write_or_refuse
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python -m jaxseg.crf") -> int:
@@ -59,13 +59,11 @@ def _search(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     except ArgumentError as error:
         raise ConfigError(str(error)) from error
     run = load_run(options.workdir, options.which, overrides)
-    file = file_of(run.workdir, options.split)
-    require_own_json(file, ("split", "best", "trials"))
+    require_own(run, options.split)
     compiler.keep_programs(run.config.compile.cache)
     found = search_crf(run, options.split, grid, start=start, images=options.images)
     print(found, flush=True)  # first: the scores are not lost if they cannot be written
-    write_or_refuse(file, found.to_dict())
-    print(f"table: {file}")
+    print(f"table: {write_table(run, found)}")
     return 0
 
 

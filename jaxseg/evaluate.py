@@ -38,7 +38,7 @@ from jaxseg.config.command import read_overrides, run_command
 from jaxseg.config.parser import CommandParser
 from jaxseg.data.corruptions import CORRUPTIONS, STRENGTHS
 from jaxseg.errors import ArgumentError, ConfigError
-from jaxseg.inference import corrupted, surface, temperature, thresholds
+from jaxseg.inference import corrupted, corruption_files, surface, temperature, thresholds
 from jaxseg.inference.crf import with_crf
 from jaxseg.inference.evaluation import Evaluation, evaluate, report_name, require_own_report
 from jaxseg.inference.options import (
@@ -54,6 +54,7 @@ from jaxseg.inference.options import (
     whole_number,
     with_folds,
 )
+from jaxseg.inference.other_data import about_other
 from jaxseg.inference.predictor import Predictor
 from jaxseg.inference.regions import settings as region_settings
 from jaxseg.inference.split_objects import objects_file, require_instances, require_own, score_objects
@@ -198,7 +199,7 @@ def _evaluate(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         settings = region_settings.settings_of(run.classes, options)
         if options.instances is not None:
             require_instances(options.instances)
-        require_own(objects_file(whole.workdir, report))
+        require_own(objects_file(whole.workdir, report), about_other(whole))
     evaluation = evaluate(whole, options.split, boundary=options.boundary, predictor=predictor)
     print(f"{evaluation}{_changed(overrides)}", flush=True)  # first: the scores are not lost if they cannot be written
     for name, path in evaluation.write_report().items():
@@ -235,12 +236,22 @@ def _corruptions_of(
         strengths = corrupted.require_strengths(strengths)
     except ArgumentError as error:
         raise ConfigError(str(error)) from error
-    file = corrupted.file_of(run, options.split, predictor)
-    corrupted.require_own(file, run)
+    corruption_files.require_own(corruption_files.file_of(run, options.split, predictor), run, names, strengths, seed)
     baseline = None
     if options.baseline is not None:
-        baseline = corrupted.read_baseline(options.baseline, file, names, strengths, seed)
+        file = corruption_files.baseline_file(options.baseline, run, options.split, predictor)
+        words = _in_the_same_way(run, options)
+        baseline = corruption_files.read_baseline(options.baseline, file, names, strengths, seed, words)
+    corrupted.require_8_bits(run, options.split)
     return functools.partial(corrupted.score_corrupted, names=names, strengths=strengths, seed=seed, baseline=baseline)
+
+
+def _in_the_same_way(run: Run, options: argparse.Namespace) -> list[str]:
+    """Returns the words with which another run is scored on the same images, segmented as here."""
+    words = ["--split", options.split]
+    for name in ("tiles", "overlap", "average", "crf"):
+        words += [f"--{name}", str(value)] if (value := getattr(options, name)) else []
+    return [*words, *([f"--config.data.dir={run.config.data.dir}"] if run.config.data.source == "folder" else [])]
 
 
 def _changed(overrides: Sequence[str]) -> str:

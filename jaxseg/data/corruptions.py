@@ -10,15 +10,17 @@ import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxseg.data.base import DataInfo, Example, Source
 from jaxseg.data.colors import add_value, adjust_contrast_of_channels, scale_saturation
-from jaxseg.data.degrade import add_noise, blur, compress, rectangle
+from jaxseg.data.degrade import add_noise, compress, rectangle
+from jaxseg.data.reading import STOP, Reading
 from jaxseg.errors import ArgumentError, DataError, counted, nearest
 from jaxseg.types import Array, Key
 
@@ -27,6 +29,7 @@ Corruption: TypeAlias = Callable[[Key, jax.Array, Array], jax.Array]
 STRENGTHS = (1, 2, 3, 4, 5)
 """What a corruption's strength may be; 0 is the image itself."""
 _SIDE = 224.0  # pixels a side of the images that the lengths are of
+_PARTS = 8  # of a pixel's side, of which kernels are made
 _GREY = 128 / 255  # what covers a part of the image
 
 # The parameters of each strength, 1 to 5; those of occlusion are ours.
@@ -63,11 +66,13 @@ def impulse_noise(key: Key, image: Array, strength: Array) -> jax.Array:
 
 
 def defocus_blur(key: Key, image: Array, strength: Array) -> jax.Array:
-    """Returns image f32[h,w,c] averaged over a disc, whose edge is smooth over one pixel."""
+    """Returns image f32[h,w,c] averaged over a disc, each part of which is shared among the four nearest pixels."""
     radius = _at(_DEFOCUS, strength) * _scale(image)
     reach = math.ceil(max(_DEFOCUS) * _scale(image) + 0.5)
-    offsets = jnp.arange(-reach, reach + 1)
-    weights = jnp.clip(radius + 0.5 - jnp.hypot(offsets[:, None], offsets[None]), 0.0, 1.0)
+    parts = (jnp.arange(-_PARTS * reach, _PARTS * reach) + 0.5) / _PARTS
+    disc = jnp.clip(_PARTS * (radius - jnp.hypot(parts[:, None], parts[None])) + 0.5, 0.0, 1.0)
+    share = jnp.maximum(1.0 - jnp.abs(jnp.arange(-reach, reach + 1)[:, None] - parts[None]), 0.0)
+    weights = jnp.einsum("yi,ij,xj->yx", share, disc, share, precision="highest")
     return _filtered(image, weights / jnp.sum(weights))
 
 
@@ -75,16 +80,17 @@ def motion_blur(key: Key, image: Array, strength: Array) -> jax.Array:
     """Returns image f32[h,w,c] averaged along a line of a direction within 45 degrees of a row.
 
     The weights are half of a Gaussian, as of a motion that fades. Their mean is at the pixel itself, so that the image
-    stays where its label is.
+    stays where its label is. The line is one of short steps, each of which is shared among the four nearest pixels.
     """
     scale = _scale(image)
     half, deviation = (_at(values, strength) * scale for values in _MOTION)
-    taps = jnp.arange(math.ceil(2 * max(_MOTION[0]) * scale) + 1)
-    weights = jnp.where(taps <= 2 * half, jnp.exp(-0.5 * jnp.square(taps / deviation)), 0.0)
+    reach = math.ceil(2 * max(_MOTION[0]) * scale)
+    taps = (jnp.arange(_PARTS * reach) + 0.5) / _PARTS
+    weights = jnp.clip(_PARTS * (2 * half - taps) + 0.5, 0.0, 1.0) * jnp.exp(-0.5 * jnp.square(taps / deviation))
     weights = weights / jnp.sum(weights)
     along = taps - jnp.sum(weights * taps)
     angle = jnp.deg2rad(_TURN) * (2.0 * jax.random.uniform(key) - 1.0)
-    offsets = jnp.arange(-taps.size, taps.size + 1)
+    offsets = jnp.arange(-reach - 1, reach + 2)
     rows, columns = (
         jnp.maximum(1.0 - jnp.abs(offsets[None] - (along * turn)[:, None]), 0.0)
         for turn in (jnp.sin(angle), jnp.cos(angle))
@@ -93,9 +99,15 @@ def motion_blur(key: Key, image: Array, strength: Array) -> jax.Array:
 
 
 def gaussian_blur(key: Key, image: Array, strength: Array) -> jax.Array:
-    """Returns image f32[h,w,c] under a Gaussian."""
-    scale = _scale(image)
-    return blur(image, _at(_GAUSSIAN_BLUR, strength) * scale, max(_GAUSSIAN_BLUR) * scale)
+    """Returns image f32[h,w,c] under the discrete Gaussian (Lindeberg 1990), which has its variance at every width.
+
+    A Gaussian that is sampled at the pixels vanishes where its standard deviation is far below one.
+    """
+    deviation = _at(_GAUSSIAN_BLUR, strength) * _scale(image)
+    size = 2 * math.ceil(4 * max(_GAUSSIAN_BLUR) * _scale(image) + 1) + 1
+    turns = 2 * math.pi / size * jnp.arange(size // 2 + 1)
+    weights = jnp.fft.fftshift(jnp.fft.irfft(jnp.exp(jnp.square(deviation) * (jnp.cos(turns) - 1.0)), size))
+    return _filtered(image, weights[:, None] * weights[None])
 
 
 def brightness(key: Key, image: Array, strength: Array) -> jax.Array:
@@ -104,7 +116,7 @@ def brightness(key: Key, image: Array, strength: Array) -> jax.Array:
 
 
 def contrast(key: Key, image: Array, strength: Array) -> jax.Array:
-    """Returns image f32[h,w,c] with each colour closer to its mean over the image."""
+    """Returns image f32[h,w,c] with each colour closer to its mean over the image; the fourth of 4 channels stays."""
     return adjust_contrast_of_channels(image, _at(_CONTRAST, strength))
 
 
@@ -120,7 +132,7 @@ def jpeg(key: Key, image: Array, strength: Array) -> jax.Array:
 
 
 def pixelate(key: Key, image: Array, strength: Array) -> jax.Array:
-    """Returns image f32[h,w,c] shrunk to a share of its pixels by their means, and enlarged to blocks of one colour."""
+    """Returns image f32[h,w,c] shrunk to a share of its sides by means, and enlarged to blocks of one colour."""
     scale = _at(_PIXELATE, strength)
     result = jnp.asarray(image)
     for axis, formula in ((0, "ij,jxc->ixc"), (1, "ij,yjc->yic")):
@@ -168,9 +180,11 @@ def corrupt(key: Key, image: Array, name: str, strength: Array | int) -> jax.Arr
         strength: i32 in 1 to 5; 0 returns the image as it is. It may be traced.
 
     Raises:
-        ArgumentError: for an unknown name, or a number of channels that has no such corruption.
+        ArgumentError: for an unknown name, another strength, or a number of channels that has no such corruption.
     """
     require_corruptions([name], image.shape[2])
+    if not isinstance(strength, Tracer):
+        _require_strength(strength)
     image, strength = jnp.asarray(image), jnp.asarray(strength, jnp.int32)
     changed = jnp.round(jnp.clip(CORRUPTIONS[name](key, image, strength), 0.0, 1.0) * 255.0) / 255.0
     return jnp.where(strength > 0, changed, image)
@@ -207,12 +221,17 @@ class Corrupted:
         corruption: one of `CORRUPTIONS`.
         strength: 1 to 5; 0: the images as they are.
         seed: another one gives other noise, modulo 2**32.
+        reading: the limit of time for reading an image, which its corruption does not count to.
     """
 
     source: Source
     corruption: str
     strength: int
     seed: int = 0
+    reading: Reading = STOP
+
+    def __post_init__(self):
+        _require_strength(self.strength)
 
     @property
     def info(self) -> DataInfo:
@@ -222,12 +241,9 @@ class Corrupted:
         return len(self.source)
 
     def __getitem__(self, index: int) -> Example:
-        example = self.source[index]
+        example = self.reading.example(self.source, index)
         image = np.asarray(example["image"])
-        if image.dtype != np.uint8:
-            raise DataError(
-                f"Corruptions are defined for images of 8 bits, and {self.source.name(index)} is read as {image.dtype}."
-            )
+        require_stored(image, self.source.name(index))
         return {**example, "image": corrupt_stored(image, self.corruption, self.strength, self.seed)}
 
     def name(self, index: int) -> str:
@@ -237,17 +253,29 @@ class Corrupted:
         return self.source.label_size(index)
 
 
+def require_stored(image: np.ndarray, name: str) -> None:
+    """Raises DataError if an image has not 8 bits."""
+    if image.dtype != np.uint8:
+        raise DataError(f"Corruptions are defined for images of 8 bits, and {name} is read as {image.dtype}.")
+
+
 def corrupt_stored(image: np.ndarray, name: str, strength: int, seed: int = 0) -> np.ndarray:
     """Returns a stored image u8[h,w,c] under a corruption, on the device; see `corrupt` and `Corrupted`.
 
-    All strengths share one program for each size of image.
+    All strengths share one program for each size of image, which stays until `forget_programs`.
     """
+    _require_strength(strength)
     content = np.uint32(zlib.crc32(image.tobytes()))
     return np.asarray(_program(name)(np.uint32(seed % 2**32), content, image, np.int32(strength)))
 
 
+def forget_programs(name: str) -> None:
+    """Drops the compiled programs of a corruption, of which there is one for each size of image that it has seen."""
+    _program(name).clear_cache()
+
+
 @functools.cache
-def _program(name: str) -> Callable[..., jax.Array]:
+def _program(name: str) -> Any:
     """Returns the compiled (seed u32, content u32, image u8[h,w,c], strength i32) -> image u8[h,w,c]."""
     number = zlib.crc32(name.encode())
 
@@ -260,6 +288,11 @@ def _program(name: str) -> Callable[..., jax.Array]:
         return jnp.round(changed * 255.0).astype(jnp.uint8)
 
     return program
+
+
+def _require_strength(strength: Array | int) -> None:
+    if not np.isin(strength, (0, *STRENGTHS)).all():
+        raise ArgumentError(f"The strength of a corruption is 1, 2, 3, 4 or 5, or 0 for none, got {strength}.")
 
 
 def _at(values: tuple[float, ...], strength: Array) -> jax.Array:

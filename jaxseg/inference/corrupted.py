@@ -9,26 +9,32 @@ import jax
 import numpy as np
 
 from jaxseg import metrics
-from jaxseg.arguments import expanded
+from jaxseg.config import set_key
 from jaxseg.data.base import Source
-from jaxseg.data.corruptions import CORRUPTIONS, STRENGTHS, Corrupted, possible_corruptions, require_corruptions
+from jaxseg.data.corruptions import (
+    CORRUPTIONS,
+    STRENGTHS,
+    Corrupted,
+    forget_programs,
+    possible_corruptions,
+    require_corruptions,
+    require_stored,
+)
 from jaxseg.data.notes import note
 from jaxseg.data.reading import Reading
-from jaxseg.errors import ArgumentError, ConfigError, DataError, counted
-from jaxseg.files import read_json
-from jaxseg.inference.evaluation import Evaluation, report_name
-from jaxseg.inference.other_data import open_split, other_data, require_own_name
+from jaxseg.errors import ArgumentError, DataError, counted, naming_lack_of_memory
+from jaxseg.inference.corruption_files import Baseline, file_of, merged
+from jaxseg.inference.evaluation import Evaluation
+from jaxseg.inference.other_data import about_other, open_split, other_data
 from jaxseg.inference.predictor import Predictor
 from jaxseg.inference.progress import progress
-from jaxseg.inference.report_files import corruptions_file
 from jaxseg.inference.score_batches import batch_scorer
 from jaxseg.inference.score_images import make_counter, score_images
 from jaxseg.metrics.formatting import markdown_table, percent, plain
 from jaxseg.run.load import Run
-from jaxseg.run.workdir import require_own_json, write_or_refuse
+from jaxseg.run.workdir import write_or_refuse
 
 ALL = "all"
-_KEYS = ("split", "clean", "strengths", "corruptions")  # of the file
 
 
 class Scored(NamedTuple):
@@ -36,20 +42,6 @@ class Scored(NamedTuple):
 
     mean_iou: tuple[float, ...]
     pixel_accuracy: tuple[float, ...]
-
-
-class Baseline(NamedTuple):
-    """The scores of another network, to which the errors of a run are related.
-
-    Attributes:
-        workdir: of its run.
-        support: the true pixels of each class of its split.
-        mean_iou: {corruption: the mean IoU of each strength}.
-    """
-
-    workdir: str
-    support: tuple[int, ...]
-    mean_iou: Mapping[str, tuple[float, ...]]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -137,9 +129,10 @@ class CorruptedScores:
         if self.baseline is not None:
             mean |= {"mean_relative_error": plain(self.mean_relative_error)}
         report = self.evaluation.to_dict()
-        kept = ("split", "other_data", "step", "which", "images", "parameters", "config", "device", "versions")
+        kept = ("split", "step", "which", "images", "parameters", "config", "device", "versions")
         return {
-            **{key: report[key] for key in kept if key in report},
+            **{key: report[key] for key in kept},
+            **about_other(self.evaluation.run),
             "classes": list(self.evaluation.run.classes),
             "support": [int(x) for x in self.evaluation.scores.support],
             "clean": {
@@ -156,20 +149,21 @@ class CorruptedScores:
     def write(self) -> Path:
         """Writes corruptions-SPLIT.json into the run's workdir, atomically; returns its path.
 
+        Other corruptions and strengths in it stay, if they are of the same checkpoint, images and seed.
+
         Raises:
-            ConfigError: if it cannot be written, or would replace a file that jaxseg did not write.
+            ConfigError: if it cannot be written, or would replace a file that jaxseg did not write, or other scores.
         """
         e = self.evaluation
         file = file_of(e.run, e.split, e.predictor)
         if jax.process_index() == 0:
-            require_own(file, e.run)
-            write_or_refuse(file, self.to_dict())
+            write_or_refuse(file, merged(file, e.run, self.to_dict()))
         return file
 
 
 def score_corrupted(
     evaluation: Evaluation,
-    names: Sequence[str] = (ALL,),
+    names: Sequence[str] | str = (ALL,),
     strengths: Sequence[int] = STRENGTHS,
     *,
     seed: int = 0,
@@ -182,13 +176,13 @@ def score_corrupted(
 
     Args:
         evaluation: from `evaluate`, of the images as they are.
-        names: corruptions, or "all", those that images of so many channels have.
+        names: corruptions, one or several, or "all", those that images of so many channels have.
         strengths: 1 to 5.
         seed: another one gives other noise.
         baseline: another network on the same images, see `read_baseline`.
 
     Raises:
-        ArgumentError: for an unknown name or strength.
+        ArgumentError: for an unknown name or strength, or none.
         DataError: if an image has not 8 bits, no pixel of the split is labelled, or the baseline has other images.
     """
     run, split = evaluation.run, evaluation.split
@@ -201,26 +195,34 @@ def score_corrupted(
             f"The baseline in {baseline.workdir} was scored on other images or masks: the pixels of the classes are "
             "others there."
         )
-    confusion = _scorer(run, evaluation.predictor)
     source, found = open_split(run, split), {}
+    require_8_bits(run, split)
+    confusion = _scorer(run, evaluation.predictor)
+    reading = Reading(timeout=run.config.data.timeout)
+    lacking = naming_lack_of_memory("A corrupted image", "give a smaller eval.batch_size, --tiles or smaller images")
     total = len(names) * len(strengths) * len(source)
-    with progress(f"corrupted {split}", total=total) as bar:
+    with lacking, progress(f"corrupted {split}", total=total) as bar:
         for name in names:
             each = [
-                metrics.scores(confusion(Corrupted(source, name, strength, seed), bar.update)) for strength in strengths
+                metrics.scores(confusion(Corrupted(source, name, strength, seed, reading), bar.update))
+                for strength in strengths
             ]
+            forget_programs(name)  # one for each size of image
             found[name] = Scored(tuple(s.mean_iou for s in each), tuple(float(s.pixel_accuracy) for s in each))
     return CorruptedScores(evaluation, strengths, found, seed, baseline)
 
 
-def chosen(names: Sequence[str], channels: int) -> tuple[str, ...]:
+def chosen(names: Sequence[str] | str, channels: int) -> tuple[str, ...]:
     """Returns the corruptions of a list of names for images of so many channels, each once, in their own order.
 
     "all" leaves out those that such images do not have, which a note says.
 
     Raises:
-        ArgumentError: for an unknown name, or a corruption that such images do not have.
+        ArgumentError: for an unknown name, none, or a corruption that such images do not have.
     """
+    names = [names] if isinstance(names, str) else names
+    if not names:
+        raise ArgumentError(f"A corruption is all or one of {', '.join(CORRUPTIONS)}, got none.")
     named = [name for name in names if name != ALL]
     require_corruptions(named, channels)
     if ALL in names:
@@ -238,59 +240,23 @@ def require_strengths(strengths: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted({int(strength) for strength in strengths}))
 
 
-def file_of(run: Run, split: str, predictor: Predictor | None = None) -> Path:
-    """Returns the path of corruptions-SPLIT.json of a run, with the name that its other scores have."""
-    return corruptions_file(run.workdir, report_name(run, split, predictor))
-
-
-def require_own(file: Path, run: Run) -> None:
-    """Raises ConfigError if there is a file of the name of the scores that is none of ours, or on other data."""
-    require_own_json(file, _KEYS)
-    require_own_name(file, run, other_data(run))
-
-
-def read_baseline(
-    workdir: str | Path, file: Path, names: Sequence[str], strengths: Sequence[int], seed: int = 0
-) -> Baseline:
-    """Returns the scores of another run, which it has in a file of the same name.
-
-    Args:
-        workdir: of the other run.
-        file: of the run to score, of `file_of`.
-        names, strengths, seed: of the scores, which the other must have too; see `chosen`.
-
-    Raises:
-        ConfigError: if it has none, they lack some of these, or the file cannot be read.
-    """
-    there = expanded(workdir) / file.name
-    command = f"jaxseg evaluate --workdir {workdir} --corruptions"
-    if not there.is_file():
-        raise ConfigError(f"The baseline has no {there}; score it on the same split first: {command} all.")
-    require_own_json(there, _KEYS)
-    try:
-        content = read_json(there)
-        known = [int(strength) for strength in content["strengths"]]
-        rows = {name: row["mean_iou"] for name, row in content["corruptions"].items()}
-        wanted = [name for name in names if name not in rows]
-        if wanted or not set(strengths) <= set(known) or content["seed"] != seed:
-            raise ConfigError(
-                f"{there} has the corruptions {', '.join(rows)} at the strengths {', '.join(map(str, known))} with "
-                f"seed {content['seed']}, and the scores here have others; score the baseline with the same: {command} "
-                f"{' '.join(names)} --strengths {' '.join(map(str, strengths))} --seed {seed}."
-            )
-        places = [known.index(strength) for strength in strengths]
-        mean_iou = {name: tuple(float(rows[name][place]) for place in places) for name in names}
-        return Baseline(str(workdir), tuple(int(x) for x in content["support"]), mean_iou)
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ConfigError(f"{there} is not a file of scores that jaxseg wrote: {error}.") from error
+def require_8_bits(run: Run, split: str) -> None:
+    """Raises DataError if the first image of a split has not 8 bits, before anything is scored."""
+    source, reading = open_split(run, split), Reading(timeout=run.config.data.timeout)
+    require_stored(reading.example(source, 0)["image"], source.name(0))
 
 
 def _scorer(run: Run, predictor: Predictor | None) -> Callable[[Source, Callable[[int], object]], np.ndarray]:
-    """Returns (split, progress) -> its confusion matrix, of programs that all splits share."""
+    """Returns (split, progress) -> its confusion matrix, of programs that all splits share.
+
+    The limit of time is that of reading an image, and is the split's own: compiling a corruption takes longer.
+    """
     if predictor is None:
-        in_batches = batch_scorer(run, run.config, {}, maps=False)
+        config = run.config.copy_and_resolve_references()
+        set_key(config, "data.timeout", 0.0)
+        in_batches = batch_scorer(run, config, {}, maps=False)
         return lambda source, update: in_batches(source, progress=update).confusion
-    segment, loss, reading = predictor.scores, run.parts.loss, Reading(timeout=run.config.data.timeout)
+    segment, loss, reading = predictor.scores, run.parts.loss, Reading()
     counter = make_counter(loss, {})
 
     def one_by_one(source: Source, update: Callable[[int], object]) -> np.ndarray:

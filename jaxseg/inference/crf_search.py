@@ -14,14 +14,15 @@ import numpy as np
 from jaxseg import metrics
 from jaxseg.errors import ArgumentError, counted, nearest
 from jaxseg.inference.crf import colors, numbers, refiner, to_logits
-from jaxseg.inference.other_data import open_split
+from jaxseg.inference.other_data import about_other, open_split, other_data, require_own_name
 from jaxseg.inference.predictor import make_predictor
 from jaxseg.inference.progress import each
-from jaxseg.inference.report_files import scores_file
+from jaxseg.inference.report_files import of_data, scores_file
 from jaxseg.metrics.formatting import markdown_table
 from jaxseg.nn.crf import CRF
 from jaxseg.nn.ops.dense_crf import kernel_radius
 from jaxseg.run.load import Run, require_one_class, require_single
+from jaxseg.run.workdir import require_own_json, write_or_refuse
 
 GRID: dict[str, tuple[float, ...]] = {
     "appearance_weight": (2.0, 4.0, 8.0),
@@ -92,9 +93,29 @@ def _differing(settings: Sequence[CRF]) -> list[str]:
     return several or names[:1]
 
 
-def file_of(workdir: Path, split: str) -> Path:
-    """Returns the path of crf-SPLIT.json, with a name that every file system accepts."""
-    return workdir / scores_file(workdir, split).name.replace("evaluate-", "crf-", 1)
+def file_of(run: Run, split: str) -> Path:
+    """Returns the path of crf-SPLIT.json of a run, which says on which data, if on others than its own."""
+    name = scores_file(run.workdir, of_data(split, other_data(run))).name
+    return run.workdir / name.replace("evaluate-", "crf-", 1)
+
+
+def require_own(run: Run, split: str) -> None:
+    """Raises ConfigError if there is a file of the name of the table that is none of ours, or on other data."""
+    file = file_of(run, split)
+    require_own_json(file, ("split", "best", "trials"))
+    require_own_name(file, about_other(run))
+
+
+def write_table(run: Run, found: CRFSearch) -> Path:
+    """Writes crf-SPLIT.json into the workdir of a run, atomically; returns its path.
+
+    Raises:
+        ConfigError: if it cannot be written, or would replace a file that jaxseg did not write or one on other data.
+    """
+    require_own(run, found.split)
+    file = file_of(run, found.split)
+    write_or_refuse(file, found.to_dict() | about_other(run))
+    return file
 
 
 def parse_grid(text: str) -> dict[str, tuple[float, ...]]:

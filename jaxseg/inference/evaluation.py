@@ -19,7 +19,7 @@ from jaxseg.inference import surface
 from jaxseg.inference.alone import Alone, score_alone
 from jaxseg.inference.crf import RefinedPredictor
 from jaxseg.inference.image_totals import ImageTotals, groups_to_draw, interval_dict, interval_line, interval_of
-from jaxseg.inference.other_data import open_split, other_data, require_own_name
+from jaxseg.inference.other_data import about_other, on_other, open_split, other_data, require_own_name
 from jaxseg.inference.predictor import Predictor, make_predictor
 from jaxseg.inference.progress import progress
 from jaxseg.inference.report_files import of_data, picture_file, scores_file
@@ -130,8 +130,7 @@ class Evaluation:
         if self.boundary is not None:
             lines += ["", surface.surface_table(self.boundary, run.classes)]
         what = f"{run.config.model.name} after {counted(run.step, 'step')} ({run.which} checkpoint)"
-        other = f" of {run.config.data.dir}, not the data of the training" if other_data(run) else ""
-        lines += ["", f"{what}, split {self.split}{other}:"]
+        lines += ["", f"{what}, split {self.split}{on_other(run)}:"]
         if self.confusion.sum():
             lines.append(f"{counted(self.images, 'image')}, loss {self.loss:.4f}, mIoU {100 * self.mean_iou:.2f} %")
             lines += [] if interval is None else [interval_line(interval, self.unit)]
@@ -162,10 +161,9 @@ class Evaluation:
         """Returns what evaluate-SPLIT.json holds; shares are of 1, None stands for a number that no pixel decides."""
         boundary, classes = self.boundary, self.run.classes
         levels = [metrics.scores_dict(*each) for each in zip(self.levels, self.run.hierarchy.names)]
-        other = other_data(self.run)
         return {
             "split": self.split,
-            **({"other_data": other} if other else {}),
+            **about_other(self.run),
             "step": self.run.step,
             "which": self.run.which,
             "images": self.images,
@@ -320,17 +318,20 @@ def _or_none(seconds: float) -> float | None:
 
 def report_name(run: Run, split: str, predictor: Predictor | None) -> str:
     """Returns the split in the names of the report's files: on which data, if on others, and how it was segmented."""
-    parts = (
-        []
-        if predictor is None
-        else [
-            ("tiles", predictor.tiling.tiles is not None),
-            ("average", len(predictor.networks.views) > 1),
-            ("runs", len(predictor.networks.members) > 1),
-            ("crf", isinstance(predictor, RefinedPredictor)),
-        ]
-    )
-    return of_data(split, other_data(run)) + "".join(f"-{name}" for name, holds in parts if holds)
+    return of_data(split, other_data(run)) + endings(predictor)
+
+
+def endings(predictor: Predictor | None) -> str:
+    """Returns how images were segmented, as the names of files have it: "-tiles-crf"; "" as training evaluates."""
+    if predictor is None:
+        return ""
+    parts = {
+        "tiles": predictor.tiling.tiles is not None,
+        "average": len(predictor.networks.views) > 1,
+        "runs": len(predictor.networks.members) > 1,
+        "crf": isinstance(predictor, RefinedPredictor),
+    }
+    return "".join(f"-{name}" for name, holds in parts.items() if holds)
 
 
 def require_own_report(run: Run, split: str, predictor: Predictor | None) -> None:
@@ -341,5 +342,5 @@ def require_own_report(run: Run, split: str, predictor: Predictor | None) -> Non
     name = report_name(run, split, predictor)
     scores = scores_file(run.workdir, name)
     require_own_json(scores, ("split", "which", "confusion"))
-    require_own_name(scores, run, other_data(run))
+    require_own_name(scores, about_other(run))
     marks.require_own_figure(picture_file(run.workdir, name), "move it out of the workdir")

@@ -1,5 +1,6 @@
 """Scores the objects of a split: the regions of predictions against true objects."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ from jaxseg.arguments import expanded
 from jaxseg.data.images import opened
 from jaxseg.errors import ConfigError, DataError, counted
 from jaxseg.inference.objects import ObjectScores, ObjectTotal, object_dict, object_table
-from jaxseg.inference.other_data import open_split
+from jaxseg.inference.other_data import about_other, open_split, require_own_name
 from jaxseg.inference.predictor import Predictor, make_predictor
 from jaxseg.inference.progress import each
 from jaxseg.inference.regions.find import find_regions
@@ -27,11 +28,13 @@ class SplitObjects(NamedTuple):
         scores: see `ObjectScores`.
         split: the split.
         instances: the folder of the true objects; None: they are the connected components of the masks.
+        other: what the file says of data that are not those of the training, see `about_other`.
     """
 
     scores: ObjectScores
     split: str
     instances: Path | None
+    other: Mapping[str, str] = {}
 
     def __str__(self) -> str:
         where = f"those of {self.instances}" if self.instances else "the connected components of the masks"
@@ -43,11 +46,12 @@ class SplitObjects(NamedTuple):
         """Writes objects-SPLIT.json into a workdir, atomically; returns its path.
 
         Raises:
-            ConfigError: if it cannot be written, or would replace a file that jaxseg did not write.
+            ConfigError: if it cannot be written, or would replace a file that is not ours, or one on other data.
         """
         file = objects_file(workdir, self.split)
-        require_own(file)
-        write_or_refuse(file, {"split": self.split, "instances": self.instances is not None} | object_dict(self.scores))
+        require_own(file, self.other)
+        about = {"split": self.split, **self.other, "instances": self.instances is not None}
+        write_or_refuse(file, about | object_dict(self.scores))
         return file
 
 
@@ -56,9 +60,13 @@ def objects_file(workdir: Path, split: str) -> Path:
     return workdir / f"objects-{''.join(c if c.isalnum() or c in '.-_' else '_' for c in split)}.json"
 
 
-def require_own(file: Path) -> None:
-    """Raises ConfigError if there is a file of the name of the scores that is none of ours."""
+def require_own(file: Path, other: Mapping[str, str] = {}) -> None:
+    """Raises ConfigError if there is a file of the name of the scores that is none of ours, or on other data.
+
+    `other` is what `about_other` returns.
+    """
     require_own_json(file, ("split", "average_precision"))
+    require_own_name(file, other)
 
 
 def require_instances(instances: str | Path) -> Path:
@@ -118,7 +126,7 @@ def score_objects(
         predicted = np.where(label == ignored, 0, found.labels)
         kept = np.unique(predicted)
         total.add(true, predicted, true_classes=classes, predicted_classes=found.classes[kept[kept > 0] - 1])
-    return SplitObjects(total.scores(), split, folder)
+    return SplitObjects(total.scores(), split, folder, about_other(run))
 
 
 def _beside(source: Any) -> Path | None:

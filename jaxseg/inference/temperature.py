@@ -13,6 +13,7 @@ import numpy as np
 from jaxseg import metrics
 from jaxseg.errors import ConfigError, counted
 from jaxseg.inference.fitted import fit_command, read_fit, sums_over_split, write_fit
+from jaxseg.inference.other_data import about_other, on_other, require_own_name
 from jaxseg.inference.predictor import Predictor
 from jaxseg.metrics.formatting import markdown_table, nan_mean, percent, plain
 from jaxseg.run.load import Run, require_one_class
@@ -68,7 +69,9 @@ class Scaling:
         rows.append(("predicted class", percent(self.error_before), percent(self.error_after)))
         rows.append(("NLL (nats)", f"{self.fitted.nll_before:.4f}", f"{self.fitted.nll_after:.4f}"))
         limit = ", the limit of what is tried" if self.fitted.at_limit else ""
-        where = f"fitted on {counted(self.images, 'image')} of split {self.split}; errors in percent"
+        where = (
+            f"fitted on {counted(self.images, 'image')} of split {self.split}{on_other(self.run)}; errors in percent"
+        )
         return "\n".join([*markdown_table(rows), "", f"temperature {self.fitted.value:.4f}{limit}, {where}"])
 
     __repr__ = __str__
@@ -83,6 +86,7 @@ class Scaling:
             "step": self.run.step,
             "which": self.run.which,
             "split": self.split,
+            **about_other(self.run),
             "images": self.images,
             "nll": {"before": self.fitted.nll_before, "after": self.fitted.nll_after},
             "calibration_error": {"before": plain(self.error_before), "after": plain(self.error_after)},
@@ -93,15 +97,17 @@ class Scaling:
         """Writes temperature.json into the workdir of the run, atomically; returns its path.
 
         Raises:
-            ConfigError: if it cannot be written, or would replace a file that jaxseg did not write.
+            ConfigError: if it cannot be written, or would replace a file that jaxseg did not write, or one of
+                other data.
         """
         require_own(self.run)
         return write_fit(self.run, FILE, self.to_dict())
 
 
 def require_own(run: Run) -> None:
-    """Raises ConfigError if the workdir of a run has a temperature.json that jaxseg did not write."""
+    """Raises ConfigError if the workdir of a run has a temperature.json that jaxseg did not write, or of other data."""
     require_own_json(run.workdir / FILE, ("temperature", "step", "split"))
+    require_own_name(run.workdir / FILE, about_other(run))
 
 
 def fit(run: Run, split: str = "val") -> Scaling:

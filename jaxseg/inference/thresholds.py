@@ -11,6 +11,7 @@ import numpy as np
 from jaxseg import metrics
 from jaxseg.errors import ConfigError, counted
 from jaxseg.inference.fitted import fit_command, read_fit, sums_over_split, write_fit
+from jaxseg.inference.other_data import about_other, on_other, require_own_name
 from jaxseg.inference.predictor import Predictor
 from jaxseg.metrics.formatting import markdown_table, nan_mean, percent, plain
 from jaxseg.run.load import Run
@@ -56,7 +57,7 @@ class FoundThresholds:
             rows.append((name, f"{t:.4f}", *map(percent, pair)))
         rows.append(("mean", "", *(percent(nan_mean(each)) for each in (self.values.before, self.values.after))))
         how = "found" if self.found else "scored"
-        where = f"{how} on {counted(self.images, 'image')} of split {self.split}; IoU in percent"
+        where = f"{how} on {counted(self.images, 'image')} of split {self.split}{on_other(self.run)}; IoU in percent"
         return "\n".join([*markdown_table(rows), "", where])
 
     __repr__ = __str__
@@ -71,6 +72,7 @@ class FoundThresholds:
             "step": self.run.step,
             "which": self.run.which,
             "split": self.split,
+            **about_other(self.run),
             "images": self.images,
             "iou": {when: {n: plain(v) for n, v in zip(self.names, values)} for when, values in pairs.items()},
         }
@@ -79,15 +81,17 @@ class FoundThresholds:
         """Writes thresholds.json into the workdir of the run, atomically; returns its path.
 
         Raises:
-            ConfigError: if it cannot be written, or would replace a file that jaxseg did not write.
+            ConfigError: if it cannot be written, or would replace a file that jaxseg did not write, or one of
+                other data.
         """
         require_own(self.run)
         return write_fit(self.run, FILE, self.to_dict())
 
 
 def require_own(run: Run) -> None:
-    """Raises ConfigError if the workdir of a run has a thresholds.json that jaxseg did not write."""
+    """Raises ConfigError if the workdir of a run has a thresholds.json that jaxseg did not write, or of other data."""
     require_own_json(run.workdir / FILE, ("thresholds", "step"))
+    require_own_name(run.workdir / FILE, about_other(run))
 
 
 def fit(run: Run, split: str = "val") -> FoundThresholds:

@@ -35,6 +35,7 @@ from jaxseg.run.store import copied_steps, names_in, open_store
 from jaxseg.run.workdir import (
     CHECKPOINTS,
     CONFIG_FILE,
+    DIGESTS_FILE,
     FILES_FILE,
     INFO_FILE,
     LABELLED_FILE,
@@ -48,6 +49,7 @@ _FILES = (
     CONFIG_FILE,
     INFO_FILE,
     FILES_FILE,
+    DIGESTS_FILE,
     LABELLED_FILE,
     PROPOSALS_FILE,
     TEACHER_FILE,

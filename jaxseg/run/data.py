@@ -32,7 +32,7 @@ from jaxseg.data.reading import Reading
 from jaxseg.data.sampling import Order, area_order, rare_class_order
 from jaxseg.errors import ConfigError, counted
 from jaxseg.pieces import require_annealing_within_steps
-from jaxseg.run.lists import files_of, record_files, record_labelled, record_proposals
+from jaxseg.run.lists import files_of, record_digests, record_files, record_labelled, record_proposals
 from jaxseg.run.workdir import (
     RunData,
     data_record,
@@ -260,6 +260,7 @@ def record_data(workdir: Path, config: ConfigDict, problem: Problem) -> RunData:
     info = problem.train.info
     if files := files_of(problem.train):
         record_files(workdir, files, config.data.on_error)
+        record_digests(workdir, expanded(config.data.dir), files)
     split = problem.train.source if isinstance(problem.train, Joined) else problem.train
     if isinstance(split, PartlyLabelled):
         record_labelled(workdir, [split.name(index) for index in split.labelled])

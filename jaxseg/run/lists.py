@@ -1,11 +1,14 @@
 """The lists in the directory of a run, one entry a line, of what it was trained on; a resumed run compares them."""
 
 import hashlib
+import statistics
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
+import numpy as np
 
 from jaxseg.data.folder import FolderSource
 from jaxseg.data.multilabel import MultilabelSource
@@ -14,6 +17,7 @@ from jaxseg.data.weak.source import AnnotatedSource
 from jaxseg.errors import ConfigError, counted
 from jaxseg.files import one_line, read_lines, write_lines
 from jaxseg.run.workdir import (
+    DIGESTS_FILE,
     FILES_FILE,
     LABELLED_FILE,
     PROPOSALS_FILE,
@@ -21,6 +25,11 @@ from jaxseg.run.workdir import (
     holds_checkpoint,
     require_own_labelled,
 )
+
+Item = TypeVar("Item")
+DIGESTS = 16
+"""Of so many training files a run keeps digests."""
+_BLOCKS, _BLOCK = 8, 2**16  # of a larger file: the parts that are read, and the bytes of each
 
 
 def files_of(source: Any) -> list[str]:
@@ -104,6 +113,61 @@ def record_files(path: str | Path, files: Sequence[str], on_error: str) -> None:
 
     skipping = on_error == "skip"
     _record_lines(Path(path), FILES_FILE, files, sentence, lambda before: skipping and before == len(files))
+
+
+def record_digests(path: str | Path, directory: Path, files: Sequence[str]) -> None:
+    """Writes "DIGEST NAME" of a few training files to `digests.txt`, by which data that moved are known again.
+
+    They are among the larger half, which images are in rather than masks, and in the folder, not outside it. A run with
+    checkpoints keeps those that it has.
+
+    Args:
+        path: the workdir.
+        directory: the folder of the data.
+        files: "SIZE NAME" of each, from `files_of`.
+
+    Raises:
+        ConfigError: if the file cannot be written.
+    """
+    file = Path(path) / DIGESTS_FILE
+    inside = [(int(size), name) for size, _, name in (line.partition(" ") for line in files) if name[:1] != "/"]
+    inside = [(size, name) for size, name in inside if one_line(name) == name and not Path(name).is_absolute()]
+    if jax.process_index() != 0 or not inside or (holds_checkpoint(path) and file.exists()):
+        return
+    middle = statistics.median(size for size, _ in inside)
+    found = telling_digests(directory, [name for size, name in inside if size >= middle])
+    try:
+        if found:
+            write_lines(file, [f"{digest} {name}" for name, digest in found.items()])
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be written: {error.strerror or error}.") from error
+
+
+def telling_digests(directory: Path, names: Sequence[str]) -> dict[str, str]:
+    """Returns {name: digest} of a few files in a folder; of those with the same content, as empty masks, of one."""
+    found = {content_digest(directory / name): name for name in evenly(names, DIGESTS)}
+    return {name: digest for digest, name in found.items() if digest}
+
+
+def content_digest(path: Path) -> str:
+    """Returns the CRC-32 of a file's size and content, of a large one of evenly spaced parts; "" if it has none."""
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            digest = zlib.crc32(str(size).encode())
+            if size <= _BLOCKS * _BLOCK:
+                return f"{zlib.crc32(file.read(), digest):08x}"
+            for place in np.linspace(0, size - _BLOCK, _BLOCKS).astype(np.int64):
+                file.seek(int(place))
+                digest = zlib.crc32(file.read(_BLOCK), digest)
+    except (OSError, ValueError):
+        return ""
+    return f"{digest:08x}"
+
+
+def evenly(items: Sequence[Item], most: int) -> list[Item]:
+    """Returns at most so many items, evenly spaced, the first and the last among them."""
+    return [items[i] for i in np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)]
 
 
 def _record_lines(

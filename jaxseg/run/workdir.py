@@ -24,13 +24,15 @@ from jaxseg.types import IGNORE_16
 CONFIG_FILE = "config.json"
 INFO_FILE = "data.json"
 FILES_FILE = "files.txt"
+DIGESTS_FILE = "digests.txt"
 LABELLED_FILE = "labelled.txt"
 PROPOSALS_FILE = "proposals.txt"
 TEACHER_FILE = "teacher.json"
 TRACKERS_FILE = "trackers.json"
 CHECKPOINTS = "checkpoints"
 _LABELLED = "labelled_sha256"  # the name in INFO_FILE of the digest of LABELLED_FILE
-_LINES = {FILES_FILE: re.compile(r"\d+ ."), PROPOSALS_FILE: re.compile(r"[0-9a-f]{16} .")}  # how each line begins
+_DIGEST = re.compile(r"[0-9a-f]{8,16} .")
+_LINES = {FILES_FILE: re.compile(r"\d+ ."), DIGESTS_FILE: _DIGEST, PROPOSALS_FILE: _DIGEST}  # how each line begins
 _TEXTS = (INFO_FILE, "run.json", "log.jsonl")  # that training writes beside CONFIG_FILE
 
 
@@ -140,14 +142,13 @@ def _why_the_same_batch(differing: Iterable[str]) -> str:
 def _require_own_files(path: Path, config: ConfigDict) -> None:
     """Raises ConfigError if a file of the name of an output of this run is of someone else.
 
-    Text files are those of a run where its configuration, which is written first, is beside them; lists that earlier
-    versions did not write must also have their form. Pictures have a mark, except samples.png of earlier versions,
-    which was drawn after a checkpoint.
+    Texts are those of a run where its configuration, written first, is beside them; lists that earlier versions did not
+    write must have their form too. Pictures have a mark, except samples.png of earlier versions, after a checkpoint.
     """
     instead = "give another --workdir, or move it out of this one"
     gradients = config.log.gradients
     written = (*_TEXTS, *(["gradients.jsonl"] if gradients else []))
-    written += (FILES_FILE,) if config.data.source == "folder" else ()
+    written += (FILES_FILE, DIGESTS_FILE) if config.data.source == "folder" else ()
     written += (LABELLED_FILE,) if config.data.labelled != "" else ()
     written += (PROPOSALS_FILE,) if config.data.proposals else ()
     written += (TEACHER_FILE,) if config.distill.teacher else ()
@@ -308,8 +309,7 @@ def read_data(path: str | Path) -> RunData:
         classes = tuple(values["classes"])
         if not all(isinstance(name, str) for name in classes) or len(colors) < len(classes):
             raise ValueError("it does not have a name and a colour for each class")
-        weights = values["class_weights"]
-        weights = None if weights is None else tuple(map(float, weights))
+        weights = None if values["class_weights"] is None else tuple(map(float, values["class_weights"]))
         stored = tuple(map(int, values["values"])) if "values" in values else ()
         color_masks = "color_masks" in values and bool(values["color_masks"])
         prior = values["class_prior"] if "class_prior" in values else None

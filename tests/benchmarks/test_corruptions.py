@@ -2,8 +2,11 @@
 
 import importlib
 import json
+from types import SimpleNamespace
 
 import pytest
+
+from jaxseg.run.workdir import prepare_workdir
 
 
 @pytest.fixture
@@ -38,13 +41,24 @@ def test_the_tables_have_the_means_over_networks_and_seeds(benchmark):
     assert "| jpeg | 13.3 | 10.0 |" in text and "| contrast | 10.0 | 0.0 |" in text
 
 
+def test_runs_of_other_settings_are_refused(benchmark, tmp_path, capsys):
+    words = ["--work", str(tmp_path), "--networks", "unet", "--variants", "none", "--steps", "50"]
+    options = SimpleNamespace(images=96, steps=50, smallest=False)
+    prepare_workdir(tmp_path / "unet-none-0", benchmark._config(options, "unet", "none", 0))
+    (tmp_path / "unet-none-0" / "checkpoints" / "50").mkdir(parents=True)
+    assert benchmark.main([*words, "--images", "200"]) == 1
+    assert "holds a run with other settings (data.shapes_val: 96" in capsys.readouterr().err
+
+
 @pytest.mark.slow  # it trains two runs; their parts are tested in tests/inference/test_corrupted.py
 def test_it_trains_scores_and_goes_on(benchmark, tmp_path):
     words = ["--smallest", "--work", str(tmp_path / "work"), "--out", str(tmp_path / "c")]
     assert benchmark.main(words) == 0
     record = json.loads((tmp_path / "c.json").read_text())
     assert [run["variant"] for run in record["runs"]] == ["none", "degraded"]
-    assert len(record["runs"][0]["corruptions"]) == 12 and record["command"].endswith(f"DIR --out {tmp_path / 'c'}")
+    command = "python benchmarks/corruptions.py --smallest --work DIR --out "
+    assert len(record["runs"][0]["corruptions"]) == 12 and record["command"].startswith(command)
+    assert record["command"] == f"{command}{tmp_path.name}/c"
     starts = json.loads((tmp_path / "work" / "unet-none-0" / "run.json").read_text())
     assert benchmark.main(words) == 0
     assert json.loads((tmp_path / "c.json").read_text())["runs"] == record["runs"]

@@ -1,16 +1,18 @@
 """Corrupted images: their definitions in NumPy and by peers, their strengths, and one image stays the same."""
 
 import io
+import time
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
-from scipy import ndimage
+from scipy import ndimage, special
 
 from jaxseg.data import corruptions as ops
 from jaxseg.data import make_eval_loader
 from jaxseg.data.corruptions import CORRUPTIONS, Corrupted, corrupt, corrupt_stored, possible_corruptions
+from jaxseg.data.reading import Reading
 from jaxseg.data.shapes import ShapesSource
 from jaxseg.errors import ArgumentError, DataError
 
@@ -76,33 +78,36 @@ def test_noise_has_the_deviations_of_its_definition(programs):
 
 def test_blurs_are_the_sums_of_their_kernels(found, image):
     for strength, (deviation, radius) in enumerate(zip((1, 2, 3, 4, 6), (3, 4, 6, 8, 10)), start=1):
-        wanted = ndimage.gaussian_filter(
-            image.astype(np.float64), (deviation * SCALE,) * 2 + (0,), mode="nearest", radius=(5, 5, 0)
-        )
+        along = special.ive(np.arange(-8, 9), (deviation * SCALE) ** 2)
+        wanted = ndimage.correlate(image.astype(np.float64), np.outer(along, along)[:, :, None], mode="nearest")
         np.testing.assert_allclose(found["gaussian_blur"][strength], wanted, atol=HALF)
-        place = np.hypot(*np.mgrid[-3:4, -3:4])
-        disc = np.clip(radius * SCALE + 0.5 - place, 0, 1)
+        parts = np.arange(-3 + 1 / 128, 3, 1 / 64)
+        inside = np.hypot(parts[:, None], parts) <= radius * SCALE
+        share = np.maximum(1 - np.abs(np.arange(-3, 4)[:, None] - parts), 0)
+        disc = share @ inside @ share.T
         wanted = ndimage.correlate(image.astype(np.float64), (disc / disc.sum())[:, :, None], mode="nearest")
-        np.testing.assert_allclose(found["defocus_blur"][strength], wanted, atol=HALF)
+        np.testing.assert_allclose(found["defocus_blur"][strength], wanted, atol=HALF + 0.003)  # of coarser parts
 
 
-def test_gaussian_blur_is_that_of_scikit_image(found, image):
-    filters = pytest.importorskip("skimage.filters")
-    wanted = filters.gaussian(image, 6 * SCALE, mode="nearest", truncate=5 / (6 * SCALE), channel_axis=2)
-    np.testing.assert_allclose(found["gaussian_blur"][5], wanted, atol=HALF)
+@pytest.mark.parametrize("size", [(32, 32), (33, 47)])
+def test_the_weakest_strengths_change_small_images(size):
+    small = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
+    for name in ("gaussian_blur", "defocus_blur", "motion_blur", *(() if size[0] > 32 else CORRUPTIONS)):
+        changed = np.abs(corrupt_stored(small, name, 1).astype(int) - small).mean()
+        assert changed > 1, (name, changed)
 
 
 def test_motion_averages_along_a_line_about_the_pixel_itself(found, programs, image):
     angle = np.deg2rad(45) * (2 * float(jax.random.uniform(jax.random.key(1))) - 1)
     for strength, (half, deviation) in enumerate(((10, 3), (15, 5), (15, 8), (15, 12), (20, 15)), start=1):
-        taps = np.arange(np.floor(2 * half * SCALE) + 1)
+        taps = np.arange(1 / 64, 2 * half * SCALE, 1 / 32)
         weights = np.exp(-0.5 * (taps / (deviation * SCALE)) ** 2)
         weights /= weights.sum()
         wanted = np.zeros((*SIZE, 3))
         for weight, along in zip(weights, taps - (weights * taps).sum()):
             down, right = along * np.sin(angle), along * np.cos(angle)
             wanted += weight * ndimage.shift(image.astype(np.float64), (down, right, 0), order=1, mode="nearest")
-        np.testing.assert_allclose(found["motion_blur"][strength], wanted, atol=HALF)
+        np.testing.assert_allclose(found["motion_blur"][strength], wanted, atol=HALF + 0.001)
     block = np.zeros((*SIZE, 3), np.float32)
     block[22:30, 28:36] = 1
     blurred = np.asarray(programs["motion_blur"](jax.random.key(1), block), np.float64)
@@ -226,6 +231,20 @@ def test_images_of_16_bits_are_refused():
 
     with pytest.raises(DataError, match=r"defined for images of 8 bits, and .* is read as uint16\."):
         Corrupted(Deep(ShapesSource("val", 2, (16, 16))), "jpeg", 1)[0]
+
+
+def test_other_strengths_are_refused():
+    source = ShapesSource("val", 2, (16, 16))
+    for strength in (9, -1):
+        for make in (lambda s: Corrupted(source, "jpeg", s), lambda s: corrupt_stored(source[0]["image"], "jpeg", s)):
+            with pytest.raises(ArgumentError, match=rf"is 1, 2, 3, 4 or 5, or 0 for none, got {strength}\."):
+                make(strength)
+
+
+def test_the_limit_of_time_is_that_of_reading(monkeypatch):
+    monkeypatch.setattr(ops, "corrupt_stored", lambda image, *rest: time.sleep(0.3) or image)
+    split = Corrupted(ShapesSource("val", 2, (16, 16)), "jpeg", 1, reading=Reading(timeout=0.2))
+    assert split[0]["image"].shape == (16, 16, 3)
 
 
 def test_every_strength_has_a_parameter():

@@ -1,6 +1,8 @@
 """Scores on corrupted images: against predictions of these images, the file, the table, a baseline, wrong options."""
 
+import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,9 @@ from jaxseg.errors import ArgumentError, ConfigError, DataError
 from jaxseg.evaluate import main
 from jaxseg.inference import corrupted, evaluate, load_run, make_segmenter
 from jaxseg.inference.corrupted import score_corrupted
+from jaxseg.inference.corruption_files import Baseline, baseline_file, read_baseline
+from jaxseg.inference.predictor import make_predictor
+from jaxseg.run.workdir import prepare_workdir
 
 NAMES = ("contrast", "occlusion")
 
@@ -86,13 +91,43 @@ def test_the_command_writes_a_table_and_a_file(workdir, scores, capsys):
     report = json.loads(file.read_text())
     assert [row["relative_error"] for row in report["corruptions"].values()] == [1, 1]
     assert report["mean_relative_error"] == 1 and "CE: 100 - mIoU, in per cent of that of" in capsys.readouterr().out
-    assert main([*words, "--baseline", str(workdir), "--seed", "3"]) == 1
-    assert "with seed 0, and the scores here have others; score the baseline" in capsys.readouterr().err
+    with pytest.raises(ConfigError) as error:
+        read_baseline("runs/b", file, ["jpeg"], [1, 3], 3, ["--split", "val", "--tiles", "16"])
+    assert str(error.value) == (
+        f"{file} has the corruptions contrast, occlusion at the strengths 1, 5 with seed 0, and the scores here have "
+        "others; score the baseline with the same: jaxseg evaluate --workdir runs/b --split val --tiles 16 "
+        "--corruptions jpeg --strengths 1 3 --seed 3"
+    )
+
+    # Others are added, or refused before anything is scored; none is lost.
+    before = json.loads(file.read_text())["corruptions"]
+    short = ["--workdir", str(workdir), "--corruptions"]
+    for more, sentence in (
+        (["contrast", "--seed", "3"], "with seed 3, would replace them: move the file away."),
+        (["contrast", "--which", "last"], "of the last one after 10 steps with seed 0, would replace them: move"),
+        (["contrast", "--strengths", "2"], "score occlusion at 1, 2, 5, or move the file away."),
+        (["jpeg", "--strengths", "1"], "score jpeg at 1, 5, or move the file away."),
+    ):
+        assert main([*short, *more]) == 1
+        said = capsys.readouterr()
+        assert sentence in said.err and said.out == ""
+    assert main([*short, "jpeg", "--strengths", "1", "5"]) == 0
+    assert main([*short, "contrast", "--strengths", "1"]) == 0
+    report = json.loads(file.read_text())
+    rows = report["corruptions"]
+    assert list(rows) == ["contrast", "jpeg", "occlusion"] and report["strengths"] == [1, 5]
+    assert rows["occlusion"] == before["occlusion"] and rows["contrast"]["mean_iou"] == before["contrast"]["mean_iou"]
+    assert report["mean_drop"] == pytest.approx(np.mean([row["drop"] for row in rows.values()]))
+    assert "mean_relative_error" not in report and "relative_error" not in rows["jpeg"]
+    file.write_text(json.dumps({**report, "support": [1]}))
+    with pytest.raises(ConfigError, match="has scores on other images or masks"):
+        corrupted.CorruptedScores(scores.evaluation, (1,), {"jpeg": corrupted.Scored((0.5,), (0.5,))}, 0).write()
+    capsys.readouterr()
 
 
 def test_errors_are_related_to_those_of_the_baseline(evaluation, scores):
     support = tuple(int(x) for x in evaluation.scores.support)
-    other = corrupted.Baseline("runs/b", support, {"contrast": (0.5, 0.5), "occlusion": (0.75, 0.25)})
+    other = Baseline("runs/b", support, {"contrast": (0.5, 0.5), "occlusion": (0.75, 0.25)})
     related = corrupted.CorruptedScores(evaluation, (1, 5), scores.corruptions, 0, other)
     sums = {name: 2 - sum(scores.corruptions[name].mean_iou) for name in NAMES}  # both baselines have 1
     assert related.relative_errors == pytest.approx(sums)
@@ -101,12 +136,60 @@ def test_errors_are_related_to_those_of_the_baseline(evaluation, scores):
         score_corrupted(evaluation, ["contrast"], baseline=other._replace(support=(1, *support[1:])))
 
 
-def test_images_in_tiles_are_corrupted_whole(workdir, scores, capsys):
-    words = ["--workdir", str(workdir), "--tiles", "16", "--corruptions", "occlusion", "--strengths", "5"]
-    assert main(words) == 0
-    report = json.loads((workdir / "corruptions-val-tiles.json").read_text())
-    assert report["corruptions"]["occlusion"]["mean_iou"] == [scores.corruptions["occlusion"].mean_iou[1]]
-    capsys.readouterr()
+def test_images_in_tiles_are_corrupted_whole(workdir):
+    run = load_run(workdir)
+    run = dataclasses.replace(run, parts=dataclasses.replace(run.parts, config=tiny_config(data__size=(32, 32))))
+    predictor = make_predictor([run], tiles="16", overlap=0.0)
+    scores = score_corrupted(evaluate(run, "val", predictor=predictor), "occlusion", [5])
+    source, k = make_source(run.config, "val"), len(run.classes)
+    whole, by_tile = np.zeros((2, k, k), np.int64)
+    for i in range(len(source)):
+        image, label = source[i]["image"], source[i]["label"]
+        assert image.shape[:2] == (32, 32)
+        np.add.at(whole, (label.ravel(), predictor(corrupt_stored(image, "occlusion", 5)).classes.ravel()), 1)
+        for y, x in ((0, 0), (0, 16), (16, 0), (16, 16)):
+            image = image.copy()
+            image[y : y + 16, x : x + 16] = corrupt_stored(image[y : y + 16, x : x + 16].copy(), "occlusion", 5)
+        np.add.at(by_tile, (label.ravel(), predictor(image).classes.ravel()), 1)
+    assert scores.corruptions["occlusion"].mean_iou == (pytest.approx(metrics.scores(whole).mean_iou, abs=1e-12),)
+    assert abs(metrics.scores(by_tile).mean_iou - metrics.scores(whole).mean_iou) > 1e-3
+
+
+def test_a_baseline_has_its_scores_on_its_own_or_other_data(run, tmp_path):
+    config = tiny_config(data__source="folder", data__dir=str(tmp_path / "b"))
+    workdir = prepare_workdir(tmp_path / "runs", config)
+    (workdir / "files.txt").write_text("12 a.png\n")
+    here = dataclasses.replace(run, parts=dataclasses.replace(run.parts, config=config))
+    assert baseline_file(workdir, here, "test").name == "corruptions-test.json"
+    config = tiny_config(data__source="folder", data__dir=str(tmp_path / "a"))
+    here = dataclasses.replace(run, parts=dataclasses.replace(run.parts, config=config))
+    assert baseline_file(workdir, here, "test").name == "corruptions-test-on-a.json"
+
+
+def test_no_corruption_is_refused(evaluation):
+    with pytest.raises(ArgumentError, match=r"A corruption is all or one of gaussian_noise, .* got none"):
+        score_corrupted(evaluation, [])
+    assert corrupted.chosen("jpeg", 3) == ("jpeg",)
+
+
+def test_images_of_16_bits_are_refused_before_anything_is_scored(workdir, capsys, monkeypatch):
+    monkeypatch.setattr(corrupted, "open_split", lambda run, split: Deep(make_source(run.config, split)))
+    assert main(["--workdir", str(workdir), "--split", "train", "--corruptions", "jpeg"]) == 1
+    said = capsys.readouterr()
+    assert "defined for images of 8 bits, and shapes-train-000000 is read as uint16." in said.err and said.out == ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Deep:
+    """A split whose images have 16 bits."""
+
+    source: Any
+
+    def __getitem__(self, index):
+        return {"image": self.source[index]["image"].astype(np.uint16)}
+
+    def name(self, index):
+        return self.source.name(index)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +226,7 @@ def test_options_of_corruptions_alone_and_files_of_others(workdir, capsys):
     assert "would replace a file that jaxseg did not write" in capsys.readouterr().err and file.read_text() == "[]"
     file.write_text(json.dumps({"split": "test", "clean": 1, "strengths": [1], "corruptions": {"jpeg": 3}}))
     with pytest.raises(ConfigError, match=r"corruptions-test\.json is not a file of scores that jaxseg wrote"):
-        corrupted.read_baseline(workdir, file, ["jpeg"], [1])
+        read_baseline(workdir, file, ["jpeg"], [1])
     file.unlink()
 
 

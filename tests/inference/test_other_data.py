@@ -3,18 +3,22 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 from helpers.tiny_run import make_folder, make_run, tiny_config
 
+from jaxseg import metrics
 from jaxseg.data import make_source
-from jaxseg.errors import DataError
+from jaxseg.errors import ConfigError, DataError
 from jaxseg.evaluate import main
-from jaxseg.inference import evaluate, load_run
+from jaxseg.inference import crf_search, evaluate, load_run, split_objects, temperature, thresholds
 from jaxseg.inference.evaluation import report_name
-from jaxseg.inference.other_data import other_data
+from jaxseg.inference.objects import ObjectTotal
+from jaxseg.inference.other_data import about_other, other_data, other_than
 from jaxseg.inference.predictor import make_predictor
 from jaxseg.publish.record import scores_of
-from jaxseg.run.lists import files_of, record_files
+from jaxseg.run.lists import files_of, record_digests, record_files
+from jaxseg.run.workdir import prepare_workdir
 
 SIZES = [(16, 16)] * 3
 
@@ -24,7 +28,9 @@ def workdir(tmp_path):
     data = make_folder(make_folder(tmp_path / "own", SIZES), [(16, 16)] * 4, split="train")
     config = tiny_config(data__source="folder", data__dir=str(data), data__classes=("ground", "car", "tree"))
     workdir = make_run(tmp_path / "run", config)
-    record_files(workdir, files_of(make_source(config, "train")), "stop")
+    files = files_of(make_source(config, "train"))
+    record_files(workdir, files, "stop")
+    record_digests(workdir, data, files)
     return workdir
 
 
@@ -70,6 +76,75 @@ def test_data_that_moved_are_the_own(workdir, tmp_path):
     assert other_data(load_run(workdir)) == ""
     (workdir / "files.txt").unlink()
     assert other_data(run) == ""
+
+
+@pytest.mark.parametrize("kept", ["digests", "folder", "neither"])
+def test_files_of_equal_sizes_are_told_apart_by_their_content(tmp_path, monkeypatch, kept):
+    rng = np.random.default_rng(0)
+
+    def fill(name, size=700):  # as uncompressed TIFF and BMP of images of the same size
+        for i in range(20):
+            file = tmp_path / name / "train" / "images" / f"{i}.bmp"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(rng.bytes(2**20 if i == 0 else size))
+            (tmp_path / name / "train" / f"blank{i}").write_bytes(bytes(size))  # masks may be equal
+        return tmp_path / name
+
+    own, other = fill("own"), fill("other")
+    outside = tmp_path / "outside.bmp"
+    outside.write_bytes(bytes(9))
+    names = [str(path.relative_to(own)) for path in sorted(own.rglob("*")) if path.is_file()]
+    files = [f"{(own / name).stat().st_size} {name}" for name in names] + [f"9 {outside}"] * 50
+    config = tiny_config(data__source="folder", data__dir=str(own))
+    workdir = prepare_workdir(tmp_path / "run", config)
+    (workdir / "files.txt").write_text("".join(f"{line}\n" for line in files))
+    if kept == "digests":
+        record_digests(workdir, own, files)
+        lines = (workdir / "digests.txt").read_text().splitlines()
+        assert 8 <= len(lines) <= 16 and not any("outside" in line for line in lines)
+    moved = tmp_path / "moved"
+    shutil.copytree(own, moved)
+
+    def name_of(directory):
+        return other_than(workdir, tiny_config(data__source="folder", data__dir=str(directory)))
+
+    if kept != "folder":
+        own.rename(tmp_path / "gone")
+    assert name_of(own) == name_of(moved) == ""
+    assert name_of(other) == ("" if kept == "neither" else "other")
+    assert name_of(tmp_path / "empty") == "empty"  # what lies outside is in no folder
+    (tmp_path / "here").symlink_to(other)
+    monkeypatch.chdir(tmp_path)
+    prepare_workdir(tmp_path / "run", tiny_config(data__source="folder", data__dir="here"))
+    if kept == "digests":  # "here" was another folder at the training
+        assert name_of("here") == "other" and name_of("moved") == ""
+
+
+def test_what_was_found_on_other_data_replaces_nothing(workdir, tmp_path):
+    other, third = (make_folder(tmp_path / name / "b", [(16, 16)] * 2) for name in ("x", "y"))
+    run, here, there = (load_run(workdir, overrides={"data.dir": str(x)} if x else {}) for x in ("", other, third))
+    assert [crf_search.file_of(x, "val").name for x in (run, here)] == ["crf-val.json", "crf-val-on-b.json"]
+    found = crf_search.CRFSearch("val", 1, (crf_search.Trial(None, 0.5, 0.5, np.eye(2)),))
+    assert json.loads(crf_search.write_table(here, found).read_text())["other_data_path"] == str(other)
+    objects = split_objects.SplitObjects(ObjectTotal().scores(), "val-on-b", None, about_other(here))
+    file = objects.write(workdir)
+    refused = [
+        lambda: crf_search.require_own(there, "val"),
+        lambda: split_objects.require_own(file, about_other(there)),
+    ]
+    for refuse in refused:
+        with pytest.raises(ConfigError, match=rf"holds the scores on {other}, and {third} has the same name: move the"):
+            refuse()
+    # A temperature and thresholds have one file for all data.
+    for fitted, content in ((temperature, {"temperature": 2.0}), (thresholds, {"thresholds": {}})):
+        (workdir / fitted.FILE).write_text(json.dumps({**content, "step": 10, "split": "val"}))
+        fitted.require_own(run)
+        with pytest.raises(ConfigError, match=rf"the scores on the data of the training, and {other} would replace"):
+            fitted.require_own(here)
+    fitted = metrics.Temperature(2.0, 1.0, 0.5, False)
+    scaling = temperature.Scaling(here, "val", 2, fitted, 0.1, 0.1, np.ones(3), np.ones(3))
+    assert f"of split val of {other}, not the data of the training;" in str(scaling)
+    assert scaling.to_dict()["other_data"] == "b"
 
 
 def name_classes(folder, *names):

@@ -68,7 +68,7 @@ def test_a_file_of_someone_else_that_the_run_does_not_write_may_stay(tmp_path: P
     assert (tmp_path / "config.json").exists()
 
 
-@pytest.mark.parametrize("name", ["files.txt", "proposals.txt"])
+@pytest.mark.parametrize("name", ["files.txt", "digests.txt", "proposals.txt"])
 @pytest.mark.parametrize("text", ["", "notes of mine\n", "12 a.png\nand a note\n", "0123456789abcdef a.png\n\n", "12"])
 def test_a_list_of_the_user_in_the_directory_of_an_earlier_run_stays(tmp_path: Path, name: str, text: str) -> None:
     config = default_config()
