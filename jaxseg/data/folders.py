@@ -124,6 +124,9 @@ def with_annotations(config: ConfigDict, *, possible: bool, unlabelled: bool, st
         pairs, problems = pairs + more, problems + wrong
     if problems and strict:
         raise DataError(problems[0])
+    trained = {pair.name for pair in pairs}
+    parts = [layout.undivided] if layout.undivided is not None else layout.splits.values()
+    everywhere = [pair.name for part in parts if part.images.is_dir() for pair in images_of(part.images)[0]]
     annotations = directory / expanded(data.annotations)
     return AnnotatedSource(
         pairs,
@@ -134,6 +137,7 @@ def with_annotations(config: ConfigDict, *, possible: bool, unlabelled: bool, st
         unlabelled=unlabelled,
         strict=strict,
         directory=directory,
+        others=[name for name in everywhere if name not in trained],
     )
 
 

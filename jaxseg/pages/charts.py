@@ -127,7 +127,7 @@ def _scale(axis: Axis, values: Sequence[float], start: float, end: float) -> tup
         powers = powers[:: max(1, -(-len(powers) // 7))]
         ticks = [float(axis.log) ** p for p in powers]
         if len(ticks) < 2:
-            ticks = [t for t in _ticks(low, high) if t > 0]
+            ticks = _ticks(float(axis.log) ** bottom, float(axis.log) ** top)
         return to_log, [(to_log(t), _short(t)) for t in ticks]
     if high <= low:
         low, high = low - (abs(low) or 1) * 0.1, high + (abs(high) or 1) * 0.1

@@ -228,7 +228,9 @@ def test_frames_of_a_video_are_the_images_with_their_numbers(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        ("frame_1 frame_2 frame_3", "annotates the frames 0 to 2 of a video, but its images are numbered from 1 to 3"),
+        ("frame_1 frame_2 frame_3 x_0", "frames 0 to 2 of a video, but its images frame_* are numbered from 1 to 3"),
+        ("f_1 f_2", "from 1 to 2, as if each were the frame before; ffmpeg"),  # the last is missing
+        ("f_2 f_3 f_5", "from 2 to 5, as if each were the frame 2 before"),
         ("x y", "none of the 2 images of"),
         ("a/0 b/0", "both have this number; put the frames of each video into a folder with its name, here 'clip'"),
     ],

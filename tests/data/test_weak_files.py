@@ -160,6 +160,13 @@ def test_label_studio_gives_shapes_in_pixels_and_unpacks_brushes(tmp_path):
     for mine, theirs in zip(one.marks, first.marks):
         np.testing.assert_array_equal(mine.points, theirs.points)
     np.testing.assert_array_equal(one.marks[3].brushed(), mask)
+    # Several choices are a field of their own, and a single one is text in the same field.
+    short = [entry | {"kind": {"choices": ["cat", "cell"]}}, entry | {"image": "b.jpg", "kind": "cat", "city": "x"}]
+    many, single = read_annotations(write(tmp_path / "a.json", short)).images
+    assert kinds(many) == [("tag", "cat"), ("tag", "cell")] and kinds(single) == [("tag", "cat")]
+    write(tmp_path / "a.json", [entry | {"kind": "cat"}, entry | {"label": regions[:1]}])
+    with pytest.raises(DataError, match=r"without regions and with 'cat' in its field 'kind'.* Export JSON"):
+        read_annotations(tmp_path / "a.json")
     with pytest.raises(ValueError, match="end too early"):
         unpacked(brush(mask)[:-2], (40, 60))
     with pytest.raises(ValueError, match="9600 bytes, and an image of 40 x 61"):
@@ -200,12 +207,15 @@ def test_tracks_of_cvat_give_the_frames_of_the_video(tmp_path):
     assert [i.name for i in alone.images] == ["clip/frame_000002", "clip/frame_000005"]
 
 
-def via3(*regions, attributes=("class",), types=(2,)):
+BOXES = {"shape_attributes": {"name": "point", "cx": 4, "cy": 5}}
+
+
+def via3(*regions, attributes=("class",), types=(2,), kind=4):
     options = {"0": "cat", "1": "cell"}
     return {
         "project": {"pid": "x", "vid_list": ["2", "1"]},
         "config": {},
-        "attribute": {str(i): {"aname": n, "type": 4, "options": options} for i, n in enumerate(attributes)},
+        "attribute": {str(i): {"aname": n, "type": kind, "options": options} for i, n in enumerate(attributes)},
         "file": {str(i + 1): {"fid": i + 1, "fname": f"{'ab'[i]}.jpg", "type": (*types, 2)[i]} for i in range(2)},
         "view": {"1": {"fid_list": ["1"]}, "2": {"fid_list": [2]}},
         "metadata": {
@@ -249,6 +259,10 @@ def test_a_project_of_via_3_gives_its_shapes(tmp_path):
         write(tmp_path / "a.json", via3(([1, 4, 5], {"0": "1", "1": "0"}), attributes=("x", "Label")))
     )
     assert kinds(named.images[1]) == [("point", "cat")]
+    # Of check boxes one, or none, may be set; those of other attributes do not count.
+    boxes = (([1, 4, 5], {"0": "1,0", "1": "0"}), ([1, 4, 5], {"1": ""}))
+    checked = read_annotations(write(tmp_path / "a.json", via3(*boxes, attributes=("x", "Label"), kind=2)))
+    assert kinds(checked.images[1]) == [("point", "cat"), ("point", "object")]
 
 
 def test_ellipses_of_label_studio_and_cvat_have_their_radii_turned(tmp_path):
@@ -350,6 +364,16 @@ TASK = {"data": {"image": "a.jpg"}, "annotations": [{"result": [{"type": "choice
         ("a.json", via3(([9, 0, 0, 1, 1, 2, 2], {"0": "1"})), "three points of a circle lie on a line"),
         ("a.json", via3(([1, 4, 5], {"0": "1"}), types=(4,)), "a region in a.jpg, which is no image but a video"),
         ("a.json", via3(([1, 4, 5], {"0": "1", "1": "1"}), attributes=("x", "y")), "attributes x, y; call the one"),
+        (
+            "a.json",
+            via3(([1, 4, 5], {"0": "1,0"}), kind=2),
+            "check boxes cell, cat, but a region has one class",
+        ),
+        (
+            "a.json",
+            {"a": {"filename": "a.jpg", "regions": [BOXES | {"region_attributes": {"class": {"x": True, "y": True}}}]}},
+            "has the check boxes x, y, but a region has one class",
+        ),
         ("a.xml", CVAT.replace("<tag", "<mask"), "read as CVAT, but an entry lacks 'left'"),
         ("a.xml", CVAT.replace("<tag", "<cuboid"), "a <cuboid>, which is not read; boxes, polygons, masks, ellipses"),
         ("a.xml", CVAT.replace('xtl="10"', ""), "read as CVAT, but an entry lacks 'xtl'"),

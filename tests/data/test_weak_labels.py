@@ -202,6 +202,35 @@ def test_a_folder_with_annotations_needs_masks_for_validation_alone(folder):
     assert len(make_source(with_crf, "train")) == 5  # images without annotations are of use
 
 
+VIDEO = (
+    "<annotations><meta><task>{task}</task></meta><track label='cell'>"
+    "<points frame='2' outside='0' points='4,5'/><points frame='4' outside='0' points='4,5'/></track></annotations>"
+)
+TASK = "<start_frame>0</start_frame><stop_frame>7</stop_frame>"
+
+
+def test_frames_counted_from_1_are_refused_also_where_the_last_are_in_another_split(folder):
+    (folder / "clip.xml").write_text(VIDEO.format(task=TASK))
+    config = config_of(folder, data__annotations="clip.xml")
+    source = make_source(config, "train")
+    assert [(source[i]["label"] == 1).any() for i in range(len(source))] == [False, False, True, False, True]
+    for i in reversed(range(8)):
+        for path in folder.glob(f"*/*/{i}.png"):
+            path.rename(path.with_name(f"{i + 1}.png"))
+    for task in (TASK, ""):
+        (folder / "clip.xml").write_text(VIDEO.format(task=task))
+        with pytest.raises(DataError, match=r"its images .* from 1 to 8, as if each were the frame before"):
+            make_source(config, "train")
+    for path in folder.glob("train/images/[123].png"):  # the others begin late, and go beyond the last frame
+        path.unlink()
+    (folder / "clip.xml").write_text(VIDEO.format(task=TASK))
+    with pytest.raises(DataError, match=r"from 4 to 8, as if .* 4 before.*put the image of the frame 0 beside them"):
+        make_source(config, "train")
+    save(folder / "val" / "images" / "0.png", np.zeros((24, 32, 3), np.uint8))
+    save(folder / "val" / "masks" / "0.png", np.zeros((24, 32), np.uint8))
+    assert len(make_source(config, "train")) == 2
+
+
 def test_images_and_annotations_that_change_are_noticed(folder, tmp_path):
     (folder / "marks.csv").write_text(TABLE)
     config = config_of(folder, data__annotations="marks.csv", data__labelled=0.7)

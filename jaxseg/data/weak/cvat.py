@@ -94,7 +94,8 @@ def _frames(path: Path, root: ElementTree.Element, faults: list[Fault] | None) -
     video = path.parent.resolve().name if path.stem == _ROOT else path.stem
     width, height = (root.findtext(f"meta//original_size/{side}") for side in ("width", "height"))
     size = (int(height), int(width)) if width and height else None
-    shapes: dict[int, list[tuple[int, Mark]]] = {number: [] for number in _numbers(path, root)}
+    numbers = _numbers(path, root)
+    shapes: dict[int, list[tuple[int, Mark]]] = {number: [] for number in numbers}
     for place, track in enumerate(tracks, 1):
         label = track.attrib["label"] if "label" in track.attrib else ""
         for shape in track:
@@ -112,6 +113,7 @@ def _frames(path: Path, root: ElementTree.Element, faults: list[Fault] | None) -
             _stacked([mark for _, mark in found], [depth for depth, _ in found]),
             subset,
             frame=number,
+            task=(numbers.start, numbers.stop - 1) if numbers else None,
         )
         for number, found in sorted(shapes.items())
     ]

@@ -12,13 +12,20 @@ _NUMBER = re.compile(r"\d+(?=\D*$)")  # the last in a name
 _WRITE = "ffmpeg -i VIDEO -start_number 0 frame_%06d.png writes all frames with their numbers"
 
 
-def images_of_frames(annotations: Annotations, pairs: Sequence[Pair]) -> dict[str, Pair]:
+def images_of_frames(annotations: Annotations, pairs: Sequence[Pair], others: Sequence[str] = ()) -> dict[str, Pair]:
     """Returns {name of a frame in the annotations: the image with its number}, without those that have no image.
 
     The number is the last in the name of an image. Where a folder has the name of the video, it is looked for in there.
 
+    Args:
+        annotations: of which some images are frames.
+        pairs: the images.
+        others: the names of images that are not asked for, such as those of another split: their numbers tell too
+            whether the frames are counted from 0.
+
     Raises:
-        DataError: if two images have the number of a frame, or all numbers are those of the frames plus one.
+        DataError: if two images have the number of a frame, or the numbers are as if they were not counted from the
+            first frame of the video; see `_shift`.
     """
     videos: dict[str, list[AnnotatedImage]] = {}
     for image in annotations.images:
@@ -28,6 +35,8 @@ def images_of_frames(annotations: Annotations, pairs: Sequence[Pair]) -> dict[st
     for video, frames in videos.items():
         inside = [pair for pair in pairs if video in PurePosixPath(pair.name).parts[:-1]]
         by_number = _numbered(annotations, video, frames, inside or pairs)
+        beside = [name for name in others if not inside or video in PurePosixPath(name).parts[:-1]]
+        _require_counted_from_0(annotations, frames, [pair.name for pair in inside or pairs] + beside)
         result |= {image.name: by_number[image.frame] for image in frames if image.frame in by_number}
     return result
 
@@ -71,9 +80,43 @@ def _numbered(
                 f"{annotations.path} annotates the frame {number} of a video, but {before.image} and {pair.image} both "
                 f"have this number; put the frames of each video into a folder with its name, here {video!r}."
             )
-    if found and min(found) == min(wanted) + 1 and max(found) == max(wanted) + 1:
-        raise DataError(
-            f"{annotations.path} annotates the frames {min(wanted)} to {max(wanted)} of a video, but its images are "
-            f"numbered from {min(found)} to {max(found)}, as if each were the frame before; {_WRITE}."
-        )
     return found
+
+
+def _require_counted_from_0(annotations: Annotations, frames: Sequence[AnnotatedImage], names: Sequence[str]) -> None:
+    """Raises DataError if the numbers of images do not seem to be those of the frames."""
+    wanted = {image.frame for image in frames if image.frame is not None}
+    first, last = frames[0].task or (min(wanted), max(wanted))
+    kinds: dict[str, set[int]] = {}  # of names that differ in the number alone
+    for name in (PurePosixPath(name).name for name in names):
+        digits = _NUMBER.search(name)
+        if digits is not None:
+            kinds.setdefault(f"{name[: digits.start()]}*{name[digits.end() :]}", set()).add(int(digits[0]))
+    for kind, numbers in kinds.items():
+        shift = _shift(first, last, frames[0].task is not None, min(numbers), max(numbers))
+        if shift and numbers & wanted:
+            before = "the frame before" if shift == 1 else f"the frame {shift} before"
+            raise DataError(
+                f"{annotations.path} annotates the frames {first} to {last} of a video, but its images {kind} are "
+                f"numbered from {min(numbers)} to {max(numbers)}, as if each were {before}; {_WRITE}. If the numbers "
+                f"are right, put the image of the frame {min(numbers) - shift} beside them, and images of "
+                "other videos into folders of their own."
+            )
+
+
+def _shift(first: int, last: int, whole: bool, low: int, high: int) -> int:
+    """Returns by how much the numbers of images, from `low` to `high`, seem to be too large; 0: they may be right.
+
+    A tool that writes the frames of a video counts from 1 where it is not told to count from 0: then the numbers begin
+    at 1 or at one after the first frame, or they go beyond the last.
+
+    Args:
+        first, last: the frames, of which the first is 0 for the most.
+        whole: whether they are those of the task, and not those with a shape alone.
+        low, high: the smallest and the largest number.
+    """
+    if whole and low > first and (low == first + 1 or high > last):
+        return low - first
+    if low == 1 and (first == 0 or high > last):
+        return 1
+    return int(low == first + 1 and high == last + 1)

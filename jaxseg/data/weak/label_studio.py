@@ -1,7 +1,7 @@
 """The exports "JSON" and "JSON-MIN" of Label Studio: a list of tasks with their results, in per cent of the image.
 
 JSON-MIN has an entry for each annotation: the fields of the task, and beside them lists of regions, each with its own
-size of the image.
+size of the image. Several choices for an image are {"choices": [...]} there, and a single one is text.
 
 A brush stroke is stored as the bytes (red, green, blue, alpha) of the image, packed by runs: the number of bytes in 32
 bits, the bits of a byte less one in 5, four lengths less one in 4 each; then for each run one bit, 2 bits that choose a
@@ -29,6 +29,7 @@ _SHAPES = {
     "keypointlabels": "x",
 }  # type of a result -> a key of its value, which no type before it has
 _NAMED = (*_SHAPES, "labels", "choices")  # a result of the type "labels" is of any shape
+_OF_EXPORT = ("id", "annotation_id", "annotator", "created_at", "updated_at", "lead_time")  # fields of JSON-MIN
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")  # what Label Studio puts before the name of a file that is uploaded
 
 
@@ -48,8 +49,10 @@ def _is_short(task: dict[str, Any]) -> bool:
 
 
 def _regions(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yields the regions of an entry of JSON-MIN, in the form of the results of a whole task."""
+    """Yields the regions and choices of an entry of JSON-MIN, in the form of the results of a whole task."""
     for field in task.values():
+        if _are_choices(field):
+            yield {"type": "choices", "value": field}
         for region in field if isinstance(field, list) else ():
             kind = next((key for key in region if key.endswith("labels")), None) if isinstance(region, dict) else None
             if kind is not None:
@@ -58,12 +61,38 @@ def _regions(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 yield {"type": "choices", "value": region}
 
 
+def _are_choices(field: Any) -> bool:
+    return isinstance(field, dict) and "choices" in field and isinstance(field["choices"], list)
+
+
+def _with_single_choices(tasks: Sequence[Any]) -> list[Any]:
+    """Returns the entries with the text in a field that holds several choices in another entry as choices."""
+    known = {key for task in tasks if isinstance(task, dict) for key, field in task.items() if _are_choices(field)}
+    return [
+        {k: {"choices": [v]} if k in known and isinstance(v, str) and v else v for k, v in task.items()}
+        if isinstance(task, dict) and not _is_whole(task)
+        else task
+        for task in tasks
+    ]
+
+
+def _require_no_text(path: Path, task: dict[str, Any]) -> None:
+    """Raises DataError for an entry of JSON-MIN without regions and with a text that may be its single choice."""
+    name = _field_of_name(path, task)
+    for key, text in task.items():
+        if isinstance(text, str) and text and "/" not in text and key != name and key not in _OF_EXPORT:
+            raise DataError(
+                f"{path} has an entry without regions and with {text[:40]!r} in its field {key!r}, which is a choice "
+                "or a field of the task: JSON-MIN holds single choices as text. Export JSON in place of JSON-MIN."
+            )
+
+
 def read(path: Path, content: Any, faults: list[Fault] | None = None) -> list[AnnotatedImage]:
     """Returns the image of each task, with the marks of all its annotations that were not cancelled.
 
     `faults` gets the tasks and results that cannot be read; None: the first of them is an error.
     """
-    tasks = content if isinstance(content, list) else [content]
+    tasks = _with_single_choices(content if isinstance(content, list) else [content])
     images = []
     for number, task in enumerate(tasks, 1):
         with listed(faults, str(path), f"task {number}"):
@@ -78,6 +107,9 @@ def _image(path: Path, task: dict[str, Any], faults: list[Fault] | None) -> Anno
         name, seen = _name(path, task["data"]), bool(done)
     else:
         found, name, seen = list(_regions(task)), _name(path, task), True
+        if not found:
+            with listed(faults, name, "entry"):
+                _require_no_text(path, task)
     results = [r for r in found if r["type"] == "choices" or str(r["type"]).endswith("labels")]
     sized = next((result for result in results if "original_height" in result), None)
     size = None if sized is None else (int(sized["original_height"]), int(sized["original_width"]))
@@ -89,13 +121,18 @@ def _image(path: Path, task: dict[str, Any], faults: list[Fault] | None) -> Anno
 
 
 def _name(path: Path, data: dict[str, Any]) -> str:
-    """Returns the file of a task: of several fields the one with the key "image", or the first that is text."""
-    texts = [value for key, value in data.items() if key == "image"] + list(data.values())
-    found = next((text for text in texts if isinstance(text, str)), None)
-    if found is None:
-        raise DataError(f"{path} has a task without an image.")
+    found = data[_field_of_name(path, data)]
     *folders, file = found.partition("?d=")[2].split("/") if "?d=" in found else found.split("/")
     return "/".join([*folders, _UPLOADED.sub("", file)])
+
+
+def _field_of_name(path: Path, data: dict[str, Any]) -> str:
+    """Returns the field of a task with its file: of several the one with the key "image", or the first that is text."""
+    keys = [key for key in data if key == "image"] + list(data)
+    found = next((key for key in keys if isinstance(data[key], str)), None)
+    if found is None:
+        raise DataError(f"{path} has a task without an image.")
+    return found
 
 
 def _marks(path: Path, result: dict[str, Any]) -> Iterator[Mark]:

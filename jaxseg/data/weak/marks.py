@@ -55,6 +55,7 @@ class AnnotatedImage(NamedTuple):
         split: the part of the data set that they give it to, or "".
         seen: whether somebody has annotated it; else no marks mean nothing.
         frame: of a video, its number; else None.
+        task: of a frame, the first and the last that the task has, where the file says them; else None.
     """
 
     name: str
@@ -63,6 +64,7 @@ class AnnotatedImage(NamedTuple):
     split: str = ""
     seen: bool = True
     frame: int | None = None
+    task: tuple[int, int] | None = None
 
 
 class Annotations(NamedTuple):

@@ -31,6 +31,7 @@ class AnnotatedSource:
         unlabelled: whether images without annotations are of use, with IGNORE everywhere; otherwise they are left out.
         strict: raise at the first error. Otherwise errors in the marks are raised when an example is read.
         directory: the folder of the data set.
+        others: the names of its images that are not among the pairs, such as those of other splits.
 
     Attributes:
         stamps: of the images and of the files of annotations, as they were when the source was opened; an image that
@@ -52,6 +53,7 @@ class AnnotatedSource:
         unlabelled: bool = False,
         strict: bool = True,
         directory: str | Path = "",
+        others: Sequence[str] = (),
     ):
         require_bytes("data.annotations", len(info.classes))
         self.directory, file = Path(directory), expanded(annotations)
@@ -65,7 +67,7 @@ class AnnotatedSource:
                 f"{self.annotations.path} holds tags of images alone, which only the loss term size_constraint learns "
                 "from."
             )
-        found, strange = matched(self.annotations, pairs)
+        found, strange = matched(self.annotations, pairs, others)
         self.remarks = tuple(_about(self.annotations, pairs, found, strange, unlabelled))
         for remark in self.remarks if strict else ():
             note(remark)
@@ -114,11 +116,13 @@ def _checked(annotations: Annotations, pair: Pair, image: AnnotatedImage | None,
         check_marks(annotations, image, (height, width))
 
 
-def matched(annotations: Annotations, pairs: Sequence[Pair]) -> tuple[dict[str, AnnotatedImage], list[str]]:
+def matched(
+    annotations: Annotations, pairs: Sequence[Pair], others: Sequence[str] = ()
+) -> tuple[dict[str, AnnotatedImage], list[str]]:
     """Returns {name of a pair: its annotations}, and the names in the file that are none of the images.
 
     A name in the file is that of an image up to its suffix, or ends with it; or it is its last part, if no other image
-    has the same. A frame of a video is the image with its number; see `frames`.
+    has the same. A frame of a video is the image with its number; see `frames`, also on `others`.
 
     Raises:
         DataError: if none of the images is named, or two names stand for one image.
@@ -127,7 +131,7 @@ def matched(annotations: Annotations, pairs: Sequence[Pair]) -> tuple[dict[str, 
     by_last: dict[str, list[Pair]] = {}
     for pair in pairs:
         by_last.setdefault(PurePosixPath(pair.name).name, []).append(pair)
-    frames = images_of_frames(annotations, pairs)
+    frames = images_of_frames(annotations, pairs, others)
     found: dict[str, AnnotatedImage] = {}
     strange: list[str] = []
     for image in annotations.images:

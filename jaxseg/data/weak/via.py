@@ -1,7 +1,7 @@
 """The JSON of the VGG Image Annotator (VIA), versions 1 and 2: a project, or its annotations alone."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxseg.data.weak.faults import Fault, listed
 from jaxseg.data.weak.marks import AnnotatedImage, Mark, box, ellipse, no_points
-from jaxseg.errors import DataError
+from jaxseg.errors import DataError, some
 
 _PROJECT = "_via_img_metadata"
 _NAMES = ("class", "label", "name", "type", "category", "object")  # attributes that may hold the class
@@ -78,22 +78,39 @@ def class_of(path: Path, given: Mapping[str, Any]) -> str:
     """Returns the class by the attributes {name: value} of a region.
 
     Raises:
-        DataError: if there are several, of which none is called as a class is.
+        DataError: if there are several, of which none is called as a class is, or several check boxes of it are set.
     """
-    if not given:
-        return _UNNAMED
+    key = key_of_class(path, given)
+    return _UNNAMED if key is None else _text(given[key])
+
+
+def key_of_class(path: Path, given: Mapping[str, Any]) -> str | None:
+    """Returns which of the attributes of a region is the class; None if it has none. Raises as `class_of` does."""
     chosen = next((own for known in _NAMES for own in given if own.lower() == known), None)
     if chosen is None and len(given) > 1:
         raise DataError(
             f"{path} gives a region the attributes {', '.join(map(str, given))}; call the one that is the class "
             "'class' or 'label'."
         )
-    return _text(given[chosen if chosen is not None else next(iter(given))])
+    return chosen if chosen is not None else next(iter(given), None)
+
+
+def only_box(chosen: Sequence[str]) -> str:
+    """Returns the name of the only check box that is set; "" if none is.
+
+    Raises:
+        DataError: if several are.
+    """
+    if len(chosen) > 1:
+        raise DataError(
+            f"A region has the check boxes {some(chosen)}, but a region has one class; draw it once for each, or make "
+            "the attribute a radio or a dropdown."
+        )
+    return chosen[0] if chosen else ""
 
 
 def _text(value: Any) -> str:
-    """Returns the value of an attribute; of check boxes, the first that is set."""
+    """Returns the value of an attribute; of check boxes, the one that is set."""
     if isinstance(value, dict):
-        chosen: Iterable[Any] = (name for name, is_set in value.items() if is_set)
-        return str(next(iter(chosen), _UNNAMED))
+        return only_box([str(name) for name, is_set in value.items() if is_set]) or _UNNAMED
     return str(value).strip() or _UNNAMED

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxseg.data.weak.faults import Fault, listed
 from jaxseg.data.weak.marks import AnnotatedImage, Kind, Mark, box, ellipse, no_points
-from jaxseg.data.weak.via import class_of
+from jaxseg.data.weak.via import class_of, key_of_class, only_box
 from jaxseg.errors import DataError, counted
 
 _POINT, _RECTANGLE, _CIRCLE, _ELLIPSE, _LINE, _POLYLINE, _POLYGON, _EXTREME_RECTANGLE, _EXTREME_CIRCLE = range(1, 10)
@@ -67,11 +67,9 @@ def _image_of(path: Path, view: Mapping[str, Any], files: Mapping[str, Any]) -> 
 
 
 def _mark(path: Path, entry: Mapping[str, Any], image: Mapping[str, Any], attributes: Mapping[str, Any]) -> Mark:
-    values = {}
-    for key, value in entry["av"].items():
-        attribute = attributes[key]
-        values[str(attribute["aname"])] = _words(attribute, str(value))
-    name = class_of(path, values)
+    values = {str(attributes[key]["aname"]): (attributes[key], str(value)) for key, value in entry["av"].items()}
+    key = key_of_class(path, values)
+    name = class_of(path, {} if key is None else {key: _words(*values[key])})
     if not entry["xy"]:
         return Mark("tag", name, no_points())
     shape, *numbers = np.array(entry["xy"], np.float64).tolist()
@@ -117,7 +115,8 @@ def _circle_through(points: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _words(attribute: Mapping[str, Any], value: str) -> str:
-    """Returns the text of a value: that of its option, of check boxes the first."""
+    """Returns the text of a value: that of its option, of check boxes, of the one that is set."""
     options: Mapping[str, Any] = attribute["options"] if "options" in attribute else {}
-    chosen = value.split(",")[0] if attribute["type"] == _CHECK_BOXES else value
-    return str(options[chosen]) if chosen in options else value
+    if attribute["type"] != _CHECK_BOXES:
+        return str(options[value]) if value in options else value
+    return only_box([str(options[each]) if each in options else each for each in value.split(",") if each])

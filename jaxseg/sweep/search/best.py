@@ -70,6 +70,11 @@ def best_file(study: Study, best: Trial, trials: int) -> str:
     return f"{text}{_MARK}{_digest(text)}\n"
 
 
+def is_comparison(text: str) -> bool:
+    """Returns whether the text of a `best.py` compares the best with the start, which differs from it."""
+    return "\ndef sweep()" in text
+
+
 def is_edited(text: str) -> bool:
     """Returns whether a text is another one than `best_file` gave, which a person has changed."""
     before, mark, digest = text.rpartition(_MARK)

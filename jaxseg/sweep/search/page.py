@@ -1,12 +1,14 @@
 """The page of a search: the best against the start, the trials, and their scores by number and by value of each key."""
 
 import math
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from jaxseg.pages.charts import Axis, Series, chart
 from jaxseg.pages.frame import Section, commands, escape, facts, make_page
 from jaxseg.pages.tables import Cell, bar, number, share, table, text
+from jaxseg.sweep.search.best import is_comparison
 from jaxseg.sweep.search.draw import best_so_far
 from jaxseg.sweep.search.importance import ranked
 from jaxseg.sweep.search.plan import Study, read_study, shown
@@ -40,7 +42,7 @@ def search_page(workdir: Path, program: str, again: str) -> str:
         Section("Trials", "trials", _trials(study, trials, best)),
         Section("Scores", "scores", _scores(study, trials)),
         Section("Keys", "keys", _keys(study, trials)),
-        Section("Again", "again", _again(study, workdir, trials, best, again)),
+        Section("Again", "again", _again(study, workdir, trials, again)),
     ]
     return make_page(program, f"Search {workdir.name}", _about(study, workdir, trials), sections)
 
@@ -83,7 +85,7 @@ def _best(study: Study, trials: Sequence[Trial], best: Trial | None) -> str:
         found.append(("difference", f"{100 * (best.score - start.score):+.2f} points"))
     note = (
         '<p class="note">The best was chosen by this score, so that it is higher than what to expect: compare it with '
-        "the start on another split and with other seeds, as <code>best.py</code> does.</p>"
+        "the start on another split and with other seeds.</p>"
     )
     return facts(found) + note + table("The best and the start", ("key", "start", "best", "differs"), rows)
 
@@ -199,11 +201,14 @@ def _over(study: Study, trials: Sequence[Trial], key: str) -> str:
     return chart(f"Scores over {key}", axis, _SCORE, series, note)
 
 
-def _again(study: Study, workdir: Path, trials: Sequence[Trial], best: Trial | None, again: str) -> str:
+def _again(study: Study, workdir: Path, trials: Sequence[Trial], again: str) -> str:
     lines = [("The search, or what is left of it:", command_of(study, workdir)), ("This page:", again)]
-    if best is not None:
-        lines.insert(1, ("The best by itself:", f"jaxseg train --config {workdir / 'best.py'}"))
-        lines.insert(2, ("The best and the start:", f"jaxseg sweep --config {workdir / 'best.py'} --split test"))
+    file = workdir / "best.py"
+    if file.exists():  # once the search has ended
+        lines.insert(1, ("The best by itself:", shlex.join(["jaxseg", "train", "--config", str(file)])))
+        if is_comparison(file.read_text(encoding="utf-8", errors="replace")):
+            words = ["jaxseg", "sweep", "--config", str(file), "--split", "test"]
+            lines.insert(2, ("The best and the start:", shlex.join(words)))
     told = [trial for trial in trials if trial.error]
     rows = [[Cell(escape(name_of(trial.number)), trial.number), text(trial.state), text(trial.error)] for trial in told]
     ends = table("How trials ended", ("trial", "state", "why"), rows) if rows else ""
