@@ -29,8 +29,8 @@ def matrices(params: PyTree) -> PyTree:
     (depthwise, or over an image of one channel) is a matrix of one column: filters of separate channels are not made
     orthogonal to one another. A grouped kernel [h,w,i,o] of more inputs (of a ResNeXt, or a RegNet) is one matrix over
     all its groups, since its shape does not say how many there are: filters of different groups, which read different
-    channels, are made orthogonal to one another. Unlike Jordan's, the first convolution and the classifier are among the
-    matrices.
+    channels, are made orthogonal to one another. Unlike Jordan's, the first convolution and the classifier are
+    among the matrices.
     """
 
     def axes(leaf: Any, decays: bool) -> optax.contrib.MuonDimensionNumbers | None:
