@@ -27,6 +27,7 @@ from jaxseg.pieces import (
     check_quantisation,
     check_sampling,
     check_semi,
+    check_sigmoids,
     check_tuning,
     check_weak,
     input_size,
@@ -238,6 +239,7 @@ def build_parts(
     if loss.class_samples is not None:
         check_sampling(config)
     check_weak(config, loss)
+    check_sigmoids(config, loss)
     check_mixing(config, loss)
     trained = model if axis_name is None else make_model(config, num_classes, axis_name)
     optimiser, schedule = optim.from_config(config)

@@ -65,7 +65,7 @@ def test_adapters_of_the_encoder_have_its_rate():
 
 def changed(**values):
     config = default_config()
-    update(config, model__name="cnn", **values)
+    update(config, **{"model__name": "cnn", **values})
     return config
 
 
@@ -75,6 +75,14 @@ def changed(**values):
         ({"lora__rank": 2, "optimizer__encoder_rate": 0.0}, r"optimizer\.encoder_rate=0 would freeze the adapters too"),
         ({"loss__terms": "binary_cross_entropy + 0.1 * entropy"}, "The loss term entropy takes the logits for those"),
         ({"loss__terms": "binary_cross_entropy + gated_crf"}, "The loss term gated_crf takes the logits for those"),
+        (
+            {"model__name": "knet", "loss__terms": "dice + binary_cross_entropy"},
+            "a softmax, and loss.terms has binary_cr",
+        ),
+        (
+            {"model__name": "knet", "loss__terms": "focal", "loss__args": {"focal": {"one_vs_rest": True}}},
+            "model.name=knet divides.*loss.terms has focal",
+        ),
         ({"semi__method": "fixmatch", "distill__teacher": "x"}, "each have a teacher; give one of them"),
     ],
 )

@@ -335,6 +335,7 @@ def test_export_gives_the_sets(run, tmp_path):
         ({"model__crf": "deeplab-v1"}, r"model\.crf takes"),
         ({"adversarial__weight": 0.1}, r"adversarial\.weight takes"),
         ({"model__name": "mask2former", "model__args": {}}, r"model\.name=mask2former takes"),
+        ({"model__name": "knet", "model__args": {}}, r"model\.name=knet takes"),
     ],
 )
 def test_what_is_refused_before_anything_runs(keys, message):

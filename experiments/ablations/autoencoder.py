@@ -5,8 +5,9 @@
 
 One U-Net, 300 steps of 8 images. Only a sixteenth of the images have labels, chosen by the seed. "scratch" starts from
 random weights, "pretrained" from the encoder of "autoencoder", which has learned for 300 steps to reconstruct all
-images. The labels train only a linear classifier of its features, whose mIoU is its score. "longer" is "scratch" with
-600 steps, as many as both stages have.
+images. In "autoencoder" the labels train only a linear classifier of its features, whose mIoU is its score; this
+classifier has the labels of all images, so that its row is not to be compared with the others. "longer" is "scratch"
+with 600 steps, as many as both stages have.
 
 Not yet run.
 """

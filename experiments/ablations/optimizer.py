@@ -4,9 +4,9 @@
     python -m jaxseg.sweep --config experiments/ablations/optimizer.py:folder --config.data.dir=MY_FOLDER
 
 One U-Net, 400 steps of 8 images. Each optimiser has the best of three learning rates (`optimizer_rates.py`), chosen
-with a seed that is not among these five. All have a weight decay of 1e-4: L2 with SGD, Adam and RMSprop, decoupled
-with the others. SGD has a momentum of .9. Muon's updates have about the root mean square of AdamW's
-(`consistent_rms`).
+on the shapes with a seed that is not among these five; the variant "folder" has them too. All have a weight decay of
+1e-4: L2 with SGD, Adam and RMSprop, decoupled with the others. SGD has a momentum of .9. Muon's updates have about the
+root mean square of AdamW's (`consistent_rms`).
 
 Not yet run.
 """

@@ -5,7 +5,9 @@ its size the first layers of the same network, and at its own size three convolu
 (section 3.3, Fig. 3), and in training the two coarser results have heads of their own (cascade label guidance). As in
 the authors' code all layers have half of PSPNet-50's channels, to which the paper compresses it, the coarse branch
 continues from the features of the middle one, shrunk by 2, the means of the pyramid pooling are added, and each change
-of size aligns corners. The authors' blocks have their stride in the first convolution, ours in the 3x3 one.
+of size aligns corners. The authors' blocks have their stride in the first convolution, ours in the 3x3 one. The loss
+compares all results enlarged to the size of the image, the paper's at their own sizes, 1/16, 1/8 and 1/4, with labels
+that are shrunk to them (section 3.4).
 
 The paper has no number of parameters, and tables of later papers have 26.5 million: with 19 classes and without
 auxiliary heads there are 6.70 million, counted here.

@@ -24,22 +24,19 @@ from jaxseg.nn.initializers import he_normal
 from jaxseg.nn.ops.product import product
 
 
-class KernelHead(nn.Module):
+class KernelHead(Dense):
     """f[b,h,w,c] -> (f32[b,h,w,k], kernels f[b,k,c]): a 1x1 classifier, and its kernels for each image.
 
-    Parameters: embedding f32[c,k], bias f32[k].
+    Its parameters are those of a `Dense`, kernel f32[c,k] and bias f32[k], and are treated like them: weight decay
+    shrinks the kernel, adapters are added to it, and it can have few bits.
     """
 
-    num_classes: int
-    dtype: Any = jnp.float32
-
     @nn.compact
-    def __call__(self, x: jax.Array, features: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The maps are those of x, `features` after dropout."""
-        k, c = self.num_classes, x.shape[-1]
-        kernel = parameter(self, "embedding", he_normal, (c, k))
-        bias = parameter(self, "bias", nn.initializers.zeros_init(), (k,))
-        kernels = jnp.broadcast_to(kernel.T[None], (features.shape[0], k, c)).astype(features.dtype)
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        k, c = self.features, x.shape[-1]
+        kernel = parameter(self, "kernel", self.kernel_init, (c, k))
+        bias = parameter(self, "bias", self.bias_init, (k,))
+        kernels = jnp.broadcast_to(kernel.T[None], (x.shape[0], k, c)).astype(x.dtype)
         return maps_of(x, kernels) + bias.reshape(1, 1, 1, -1), kernels
 
 
@@ -111,7 +108,8 @@ class KNet(nn.Module):
 
     In training `out["aux"]` has the logits of the decode head, those of each round but the last, and those of the
     auxiliary head, if there is one; the authors weigh all but the last of these like the logits, and the last .4. With
-    one class (k = 1) a kernel gathers by the sigmoid of its map.
+    one class (k = 1) a kernel gathers by the sigmoid of its map, with more by their softmax, so that a
+    run refuses losses that train one sigmoid for each class.
 
     Attributes:
         num_classes: k.
@@ -155,7 +153,7 @@ class KNet(nn.Module):
         else:
             x = ConvNormAct(self.width, common=common, name="conv")(taken[-1], train=train)
         y = Dropout(self.dropout, axis_name=common.axis_name, spatial=True, name="dropout")(x, train=train)
-        maps, kernels = KernelHead(self.num_classes, common.dtype, name="head")(y, x)
+        maps, kernels = KernelHead(self.num_classes, kernel_init=he_normal, name="head")(y)
         found = [maps]
         for i in range(1, self.rounds + 1):
             maps, kernels = KernelRound(self.num_heads, self.hidden, common.dtype, name=f"round{i}")(x, kernels, maps)

@@ -136,7 +136,7 @@ def check_multilabel(config: ConfigDict) -> None:
         ("model.crf", bool(config.model.crf)),
         (
             f"model.name={config.model.name}",
-            config.model.name in (*models.GENERATORS, "eomt", "mask2former", "pointrend"),
+            config.model.name in (*models.GENERATORS, "eomt", "knet", "mask2former", "pointrend"),
         ),
     ]
     for key, given in one_class:
@@ -170,6 +170,16 @@ def check_weak(config: ConfigDict, loss: Loss) -> None:
         raise ConfigError(
             "adversarial.weight compares whole label maps, but with the loss term size_constraint boxes and tags say "
             "only which class a pixel may have; leave one of the two out."
+        )
+
+
+def check_sigmoids(config: ConfigDict, loss: Loss) -> None:
+    """Raises ConfigError if the loss trains a sigmoid for each class and the network compares the classes itself."""
+    if loss.one_vs_rest and config.model.name == "knet":
+        terms = [term.name for term in loss.terms if term.definition.has_sigmoids(dict(term.options))]
+        raise ConfigError(
+            f"model.name=knet divides each pixel among the classes by a softmax, and loss.terms has {terms[0]}, which "
+            "trains one sigmoid for each class; take a term such as cross_entropy, or another network."
         )
 
 

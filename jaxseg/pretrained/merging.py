@@ -16,9 +16,7 @@ _CLASSIFIER = re.compile(
     r"(^|/)([^/]*(head|classifier|logits|score|presence)[^/]*|aux\d+|aux(?=/(kernel|bias)$))/", re.IGNORECASE
 )
 _BETWEEN_LOGITS = re.compile(r"^params/(up\d+|fused_scores)/kernel$")  # of an `FCN`, of a `U2Net`
-_BESIDE_LOGITS = re.compile(
-    r"^params/points/(dense\d+|score)/kernel$"
-)  # of a `PointRend`: it reads features and logits
+_BESIDE_LOGITS = re.compile(r"^params/points/(dense\d+|score)/")  # of a `PointRend`: it reads features and logits
 
 
 def flatten(variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,8 +153,9 @@ def new_classifiers(arrays: Mapping[str, np.ndarray], ours: Mapping[str, Any], n
 
     Such an array lies in a module named head, classifier, logits, score, presence or aux1, or is that of a layer named
     aux, and its shape differs from ours only in the last axis; or it is the kernel of a convolution between logits (of
-    an `FCN`, or of a `U2Net`, which reads several of them), and its shape differs only in the last two; or it is a
-    kernel of the perceptron of a `PointRend`, which reads the logits beside features. Ours has `num_classes` there, or
+    an `FCN`, or of a `U2Net`, which reads several of them), and its shape differs only in the last two; or it is of the
+    perceptron of a `PointRend`, which reads the logits beside features: where one of its kernels has another shape for
+    this reason, all kernels and biases are among the paths, those of equal shapes too. Ours has `num_classes` there, or
     one more for "no object" (`Mask2Former`), and all of the file have one number of classes. Any other array of another
     shape is an error.
     """
@@ -177,4 +176,8 @@ def new_classifiers(arrays: Mapping[str, np.ndarray], ours: Mapping[str, Any], n
         inputs = (x.shape[-2] // x.shape[-1] * k,) if axes == 2 else ()
         if k in (num_classes, max(num_classes, 2) + 1) and wanted == (*x.shape[:-axes], *inputs, k):
             found[path] = (x.shape[-1], k)
-    return list(found) if len(set(found.values())) == 1 else []
+    if len(set(found.values())) != 1:
+        return []
+    # A layer of a perceptron is of no use behind one that starts anew.
+    whole = any(_BESIDE_LOGITS.search(path) for path in found)
+    return [path for path in arrays if path in found or (whole and path in ours and _BESIDE_LOGITS.search(path))]

@@ -27,7 +27,10 @@ def matrices(params: PyTree) -> PyTree:
     is a matrix of h·w·i rows and o columns, as in Jordan et al. 2024 ("Muon: An optimizer for hidden layers in neural
     networks"), where optax by itself gives all but arrays of two axes to AdamW. Each filter of a kernel [h,w,1,o]
     (depthwise, or over an image of one channel) is a matrix of one column: filters of separate channels are not made
-    orthogonal to one another. Unlike Jordan's, the first convolution and the classifier are among them.
+    orthogonal to one another. A grouped kernel [h,w,i,o] of more inputs (of a ResNeXt, or a RegNet) is one matrix over
+    all its groups, since its shape does not say how many there are: filters of different groups, which read different
+    channels, are made orthogonal to one another. Unlike Jordan's, the first convolution and the classifier are
+    among the matrices.
     """
 
     def axes(leaf: Any, decays: bool) -> optax.contrib.MuonDimensionNumbers | None:

@@ -108,6 +108,25 @@ def test_sizes_are_computed_from_those_of_the_image():
         np.testing.assert_array_equal(found, program(image)["classes"])
 
 
+def test_the_largest_of_any_axis_with_ties():
+    """Of equal values the first is taken, as by `lax.top_k`."""
+
+    def parts(image):  # [b,h,w,3,4]
+        return np.float32([[[[[1, 2, 1, 3]]]]]) * image[..., None].astype(np.float32)
+
+    def program(image):
+        found = {axis: lax.top_k(parts(image), 2, axis=axis) for axis in (3, 4)}
+        return {f"{name}{axis}": x for axis, pair in found.items() for name, x in zip(("values", "places"), pair)}
+
+    image = np.random.default_rng(0).integers(0, 3, (1, 5, 7, 3)).astype(np.uint8)
+    session = onnxruntime.InferenceSession(serialized(convert(program, 3, ABOUT)))
+    found = dict(zip([output.name for output in session.get_outputs()], session.run(None, {"image": image})))
+    for axis in (3, 4):
+        places = np.take(np.argsort(-parts(image), axis=axis, kind="stable"), range(2), axis=axis)
+        np.testing.assert_array_equal(found[f"places{axis}"], places)
+        np.testing.assert_array_equal(found[f"values{axis}"], np.take_along_axis(parts(image), places, axis))
+
+
 def test_orders_of_axes_are_kept_in_mind():
     """Transposes between operations that read any order become none."""
 

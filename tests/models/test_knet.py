@@ -49,7 +49,7 @@ def round_of(t, features, kernels, maps, name, heads=2):
 
 
 def of_kernels(t, x, image):
-    kernel, bias = t.leaves["head/embedding"].T, t.leaves["head/bias"]
+    kernel, bias = t.leaves["head/kernel"].T, t.leaves["head/bias"]
     maps = t.torch.einsum("kc,bchw->bkhw", kernel, x) + bias[:, None, None]
     kernels = kernel[None].expand(len(x), -1, -1)
     for name in ("round1", "round2"):

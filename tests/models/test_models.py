@@ -175,7 +175,7 @@ def test_parameter_names_are_stable():
     for name in models.names():
         head, kernel = (
             HEADS[name] if name in HEADS else "head",
-            "embedding" if name in ("knet", "segmenter") else "kernel",
+            "embedding" if name == "segmenter" else "kernel",
         )
         assert {f"{head}/{kernel}", f"{head}/bias"} <= paths(variable_shapes(tiny(name), IMAGE)["params"])
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 from helpers import oracles
 from helpers.tiny_models import tiny
 from helpers.variables import shapes
@@ -79,5 +80,24 @@ SLOW = [pytest.param(name, 5, marks=pytest.mark.slow) for name in models.names()
 def test_classifiers_of_every_network_keep_their_initial_values(name, classes):
     """Everything that depends on the number of classes, and nothing else."""
     theirs, ours = (pretrained.flatten(shapes(tiny(name, k), (1, 32, 32, 3))[0]) for k in (7, classes))
-    other = [path for path in ours if ours[path].shape != theirs[path].shape]
-    assert other and pretrained.new_classifiers(theirs, ours, classes) == other
+    other = {path for path in ours if ours[path].shape != theirs[path].shape}
+    if name == "pointrend":  # the biases too of a perceptron that reads the logits
+        other |= {path for path in ours if path.startswith("params/points/")}
+    assert other and pretrained.new_classifiers(theirs, ours, classes) == [path for path in theirs if path in other]
+
+
+def test_a_perceptron_beside_the_logits_is_whole_or_new():
+    """A `PointRend` for 3 classes, and weights for 7: none of its perceptron is of the file, and all else is."""
+
+    def layers(k):
+        made = {"params/encoder/kernel": (3, 3, 3, 4), "params/head/kernel": (1, 1, 4, k), "params/head/bias": (k,)}
+        for name, inputs, outputs in (("dense1", 4 + k, 6), ("dense2", 6 + k, 6), ("score", 6 + k, k)):
+            made |= {f"params/points/{name}/kernel": (inputs, outputs), f"params/points/{name}/bias": (outputs,)}
+        return made
+
+    ours = traverse_util.unflatten_dict({path: np.zeros(shape) for path, shape in layers(3).items()}, sep="/")
+    same, other = ({path: np.ones(shape) for path, shape in layers(k).items()} for k in (3, 7))
+    merged = pretrained.flatten(pretrained.adapt_and_merge(ours, other, num_classes=3))
+    assert {path for path, x in merged.items() if x.any()} == {"params/encoder/kernel"}
+    merged = pretrained.flatten(pretrained.adapt_and_merge(ours, same, num_classes=3))
+    assert all(x.all() for x in merged.values())

@@ -161,6 +161,17 @@ def test_every_score_on_the_ablations_page_is_in_a_table() -> None:
     assert len(numbers) > 30 and all(number in tables for number in numbers)
 
 
+@pytest.mark.skipif("optimizer_rates" not in REPORTS, reason="optimizer_rates.py has no report")
+def test_each_optimiser_has_the_best_of_its_rates() -> None:
+    header, *rows = (line.split(",") for line in (RESULTS / "optimizer_rates" / "table.csv").read_text().splitlines())
+    scores: dict[str, dict[float, float]] = {}
+    for row in (dict(zip(header, row)) for row in rows):
+        name, _, rate = row["variant"].partition("-")
+        scores.setdefault(name, {})[float(rate)] = float(row["mean_iou"])
+    chosen = {name: keys["optimizer.learning_rate"] for name, keys in plan_of("optimizer").variants.items()}
+    assert chosen == {name: max(found, key=found.__getitem__) for name, found in scores.items()}
+
+
 @pytest.mark.parametrize("name", REPORTS)
 def test_the_committed_reports_are_whole_and_of_this_format(name: str) -> None:
     folder = RESULTS / name

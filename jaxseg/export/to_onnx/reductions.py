@@ -43,8 +43,9 @@ def _place_of(op: str) -> Callable[..., Value]:
 
 
 def _largest(graph: Graph, params: _Params, avals: Sequence[Any], x: Value) -> list[Value]:
-    """`lax.top_k` of the last axis: values and places, of equal values that of the lower place first."""
-    values, places = graph.several("TopK", 2, graph.full(x), graph.put(np.array([params["k"]], np.int64)))
+    """`lax.top_k` of any axis: values and places, of equal values that of the lower place first."""
+    number = graph.put(np.array([params["k"]], np.int64))
+    values, places = graph.several("TopK", 2, graph.full(x), number, axis=params["axis"])
     places = graph.node("Cast", places, to=onnx_type(avals[1].dtype))
     return [graph.made(name, aval.shape, aval.dtype) for name, aval in zip((values, places), avals, strict=True)]
 
