@@ -30,7 +30,6 @@ NUMBER = r"\[[-+]\d+\.\d\d, [-+]\d+\.\d\d\]|\d+\.\d\d(?!\d)(?: ± \d+\.\d\d)?"
 NOT_RUN = (
     "autoencoder",
     "labels",
-    "optimizer",
     "regularization",
     "which_augmentation",
 )
