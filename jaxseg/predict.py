@@ -14,7 +14,7 @@ with --probabilities NAME.npz: `probabilities` f32[h,w,k] (k is 1, that of class
 The probabilities are those that the loss of the run trained: a softmax, or one sigmoid a class (binary_cross_entropy).
 With --values masks NAME.png holds what the masks of the data set hold: the values of the classes, or their colours.
 --format writes the classes as colours, as a TIFF file or as an array instead. predictions.csv lists the images, with
-the share of each class. --limit N takes the first N images alone, to look at some.
+the share of each class. --limit N takes the first N files alone, to look at some.
 
 An image that does not fit into memory is cut into overlapping tiles, whose predictions are blended (--tiles,
 --overlap); a TIFF file of 67,108,864 pixels (2^26) or more is read and written by parts, and a call that was cut off
@@ -134,7 +134,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         action="store_true",
         help="leave out images, not videos, whose outputs an earlier call has written from the same content",
     )
-    parser.add_argument("--limit", metavar="N", type=int, help="take the first N images alone")
+    parser.add_argument("--limit", metavar="N", type=int, help="take the first N files alone, images or videos")
     add_options(parser, tiles="auto")
     add_space(parser)
     add_crf(parser)
@@ -225,7 +225,7 @@ def _predict(options: argparse.Namespace) -> int:
     if not found.paths:
         return 1
     if options.limit is not None and options.limit < len(found.paths):
-        print(f"The first {options.limit} of {counted(len(found.paths), 'image')}, as --limit asks.")
+        print(f"The first {options.limit} of {counted(len(found.paths), 'file')}, as --limit asks.")
         found = found._replace(paths=found.paths[: options.limit])
     runs = [load_run(workdir, options.which or "best") for workdir in options.workdir]
     run = runs[0]

@@ -73,7 +73,7 @@ def test_sub_folders_are_kept(runs, tree, capsys):
     # the first alone, to look at some
     assert predict(runs["resize"], tree, "--out", out, "--recursive", "--limit", "2") == 0
     said = capsys.readouterr().out
-    assert "The first 2 of 3 images, as --limit asks." in said and "2 of 2 images segmented" in said
+    assert "The first 2 of 3 files, as --limit asks." in said and "2 of 2 images segmented" in said
     assert [row["output"] for row in rows(out)] == ["a.png", "x/a.png"]
 
 
