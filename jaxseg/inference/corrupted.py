@@ -1,5 +1,6 @@
 """Scores a run on a split whose images are corrupted: what each corruption takes of its mIoU at each strength."""
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -263,7 +264,7 @@ def read_baseline(
         ConfigError: if it has none, they lack some of these, or the file cannot be read.
     """
     there = expanded(workdir) / file.name
-    command = f"jaxseg evaluate --workdir {workdir} --corruptions"
+    command = f"jaxseg evaluate --workdir {shlex.quote(str(workdir))} --corruptions"
     if not there.is_file():
         raise ConfigError(f"The baseline has no {there}; score it on the same split first: {command} all.")
     require_own_json(there, _KEYS)
