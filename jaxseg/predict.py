@@ -134,7 +134,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         action="store_true",
         help="leave out images, not videos, whose outputs an earlier call has written from the same content",
     )
-    parser.add_argument("--limit", metavar="N", type=int, help="take the first N images and videos alone")
+    parser.add_argument("--limit", metavar="N", type=int, help="take the first N files alone, images or videos")
     add_options(parser, tiles="auto")
     add_space(parser)
     add_crf(parser)

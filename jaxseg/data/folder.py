@@ -325,10 +325,11 @@ def _every_mask(layout: Layout, folders: Folders, pairs: list[Pair], former: boo
     return [pair.mask for of_split in matched for pair in of_split if pair.mask is not None]
 
 
-def find_faults(directory: str | Path, split: str, *, former: bool = False) -> list[str]:
+def find_faults(directory: str | Path, split: str, *, former: bool = False, paged: bool = False) -> list[str]:
     """Returns a sentence for each file that cannot be used, for a folder that `FolderSource` cannot open.
 
-    It looks at the names and headers of the files of one split; a folder without a known layout has none.
+    It looks at the names and headers of the files of one split; a folder without a known layout has none. `paged` is
+    that of `images.read_header`.
     """
     try:
         root = existing(directory)
@@ -341,7 +342,7 @@ def find_faults(directory: str | Path, split: str, *, former: bool = False) -> l
             return []  # the error of `FolderSource` says it
     for pair in pairs:
         try:
-            check_headers(pair)
+            check_headers(pair, paged=paged)
         except DataError as error:
             problems.append(str(error))
     return problems

@@ -44,6 +44,14 @@ def check_pages(image: Image.Image, path: str | Path) -> None:
         raise too_many(path, count)
 
 
+def to_own_page(image: Any) -> None:
+    """Moves an open TIFF file that begins with a smaller copy to the first of its pages in `own_pages`."""
+    if _is_preview(image, 0):
+        own = (page for page in range(1, image.n_frames) if not _is_preview(image, page))
+        first, second = next(own, 0), next(own, None)
+        image.seek(0 if second is None else first)
+
+
 def _is_preview(image: Any, page: int) -> bool:
     image.seek(page)
     tags = image.tag_v2
@@ -84,9 +92,19 @@ def open_pages(path: str | Path, form: object = None) -> Iterator[list[Any]]:
 
 
 def own_pages(file: Any) -> list[Any]:
-    """Returns the pages of a file that tifffile has opened without smaller copies of others."""
+    """Returns the pages of a file that tifffile has opened without smaller copies of others.
+
+    Raises:
+        DataError: if there are more than an image has.
+    """
     # A chain of pages may lead back to its start.
-    found = [page for page in itertools.islice(file.pages, _PAGES) if not page.subfiletype & _PREVIEW]
+    pages = list(itertools.islice(file.pages, _PAGES + 1))
+    if len(pages) > _PAGES:
+        raise DataError(
+            f"{file.filehandle.path} holds more than {_PAGES} pages, or they lead back to the first; save each page "
+            "that you want to use as a file of its own, or the bands of one image in one page."
+        )
+    found = [page for page in pages if not page.subfiletype & _PREVIEW]
     return found if len(found) > 1 else [file.pages.first]
 
 

@@ -225,7 +225,7 @@ def _no_mask(image: Path, mask: Path, instead: str) -> str:
     """Returns the sentence for an image without `mask`, which says too if the image itself cannot be read."""
     sentence = f"The image {image} has no mask {mask}.*"
     try:
-        read_header(image)
+        read_header(image, paged=True)
     except DataError as error:
         return f"{sentence}, and {error}"
     return f"{sentence}.{instead}"

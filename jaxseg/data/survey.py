@@ -16,6 +16,7 @@ from jaxseg.data.folds import without_fold
 from jaxseg.data.mask_fit import Fit, mask_fit
 from jaxseg.data.multilabel import MultilabelSource
 from jaxseg.data.near_duplicates import Sketch, sketch
+from jaxseg.data.pages import takes_pages
 from jaxseg.data.proposals import proposals_of
 from jaxseg.data.sources import (
     as_learned,
@@ -127,7 +128,9 @@ def survey(config: ConfigDict, split: str, keep: int = 0) -> Report:
     except DataError as error:
         report.problems.append(str(error))
         if config.data.source == "folder" and not config.data.multilabel:
-            report.problems += find_faults(config.data.dir, split, former=config.data.division == "former")
+            paged = takes_pages(config.data.channels, config.data.range)
+            former = config.data.division == "former"
+            report.problems += find_faults(config.data.dir, split, former=former, paged=paged)
         return report
     kept, wrong = set(evenly_spaced(len(source), keep)), []
     if split == config.data.train_split:

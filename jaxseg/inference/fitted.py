@@ -1,6 +1,7 @@
 """What is found on a split for a trained run and kept in a file of its workdir, such as a temperature or thresholds."""
 
 import dataclasses
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -87,7 +88,7 @@ def write_fit(run: Run, name: str, content: Mapping[str, Any]) -> Path:
 
 def fit_command(run: Run, option: str) -> str:
     """Returns the words for the command that makes a file, from its option and what this does: "--fit-x finds them"."""
-    return f"jaxseg evaluate --workdir {run.workdir} {option}"
+    return f"jaxseg evaluate --workdir {shlex.quote(str(run.workdir))} {option}"
 
 
 def read_fit(run: Run, name: str, option: str, *, holds: str, parse: Callable[[Any], Fit]) -> Fit:

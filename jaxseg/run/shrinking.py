@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -77,7 +78,9 @@ class Shrunk(NamedTuple):
             f"parameters: {before:,} -> {now:,} ({now / before:.1%})",
             *(f"model.args.{key}: {then} -> {here}" for key, (then, here) in self.fields.items()),
             f"workdir: {self.workdir}",
-            f"fine-tune:  jaxseg train --config EXPERIMENT --workdir OTHER --config.model.weights={self.workdir} "
+            "fine-tune:  jaxseg train --config EXPERIMENT --workdir OTHER "
+            + shlex.quote(f"--config.model.weights={self.workdir}")
+            + " "
             + " ".join(f"'--config.model.args.{key}={here}'" for key, (_, here) in self.fields.items()),
         ]
         return "\n".join(lines)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from jaxseg.config.values import validate
 from jaxseg.data.check import main as check
+from jaxseg.data.folder import find_faults
 from jaxseg.data.images import from_array, read_header, read_image
 from jaxseg.data.rasters import open_raster
 from jaxseg.data.sources import make_source
@@ -143,6 +144,29 @@ def test_pages_of_a_tiff_file_are_its_channels_where_these_are_given(tmp_path):
             read_image(tmp_path / name, channels, limits)
     with pytest.raises(DataError, match="holds 5 pages"):
         read_header(path)
+
+
+def test_pages_are_those_of_the_image_in_headers_too(tmp_path, monkeypatch):
+    tifffile = pytest.importorskip("tifffile")
+    words = np.arange(16 * 16 * 5, dtype=np.uint16).reshape(16, 16, 5)
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as file:  # a smaller copy comes first
+        file.write(words[::2, ::2, 0], photometric="minisblack", subfiletype=1)
+        for band in np.moveaxis(words, -1, 0):
+            file.write(band, photometric="minisblack", contiguous=False)
+    assert read_header(path, paged=True)[:2] == (16, 16)
+    np.testing.assert_array_equal(read_image(path, 5), words)
+    # What is wrong in a folder does not name files that can be read.
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+    path.rename(tmp_path / "images" / "a.tif")
+    shutil.copy(tmp_path / "images" / "a.tif", tmp_path / "images" / "b.tif")
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / "masks" / "a.png")
+    (said,) = find_faults(tmp_path, "train", paged=True)
+    assert "b.tif has no mask" in said and "pages, where" not in said
+    monkeypatch.setattr("jaxseg.data.pages._PAGES", 5)
+    with pytest.raises(DataError, match=r"a\.tif holds more than 5 pages, or they lead back to the first"):
+        read_image(tmp_path / "images" / "a.tif", 5)
 
 
 @pytest.fixture(scope="module")
