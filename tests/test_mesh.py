@@ -55,7 +55,9 @@ def one_device(name: str) -> meshes.Trained:
 
 
 @pytest.mark.parametrize("name", some_slow(models.names(), set(models.names()) - {"unet"}))
-@pytest.mark.parametrize("axes", some_slow(meshes.MESHES, meshes.MESHES[:-1]))
+@pytest.mark.parametrize(
+    "axes", some_slow(meshes.MESHES, meshes.MESHES[:-1]), ids=lambda axes: "x".join(map(str, axes))
+)
 def test_the_numbers_are_those_of_one_device(axes: Axes, name: str) -> None:
     """Loss, gradients, parameters after ten steps, their average and the statistics of batch norm, and evaluation."""
     many = meshes.train(network(name), meshes.loss_of(name), axes, 10, size=size_of(name), seed=seed_of(name))

@@ -52,13 +52,13 @@ class _UnidentifiedError(DataError):
 def opened(path: str | Path, *, paged: bool = False) -> Iterator[Image.Image]:
     """Opens an image of one page; turns every error in its body, of Pillow, into a DataError or OutOfMemoryError.
 
-    `paged`: of several pages of a TIFF file the first of `pages.own_pages`: they are the channels of one image.
+    `paged`: of several pages of a TIFF file the first that is no preview, since they are the channels of one image.
     """
     try:
         # If Pillow opens a file by name it maps the file into memory, and then corrupts rotated TIFF files.
         with open(path, "rb") as file, open_image(file) as image:
             if paged and image.format == "TIFF":
-                pages.to_own_page(image)
+                pages.seek_own_page(image)
             else:
                 pages.check_pages(image, path)
             yield image

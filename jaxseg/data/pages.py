@@ -44,14 +44,6 @@ def check_pages(image: Image.Image, path: str | Path) -> None:
         raise too_many(path, count)
 
 
-def to_own_page(image: Any) -> None:
-    """Moves an open TIFF file that begins with a smaller copy to the first of its pages in `own_pages`."""
-    if _is_preview(image, 0):
-        own = (page for page in range(1, image.n_frames) if not _is_preview(image, page))
-        first, second = next(own, 0), next(own, None)
-        image.seek(0 if second is None else first)
-
-
 def _is_preview(image: Any, page: int) -> bool:
     image.seek(page)
     tags = image.tag_v2
@@ -82,7 +74,7 @@ def open_pages(path: str | Path, form: object = None) -> Iterator[list[Any]]:
         ) from error
     try:
         with tifffile.TiffFile(path) as file:
-            yield own_pages(file)
+            yield own_pages(file, path)
     except DataError:
         raise
     except MemoryError as error:
@@ -91,21 +83,26 @@ def open_pages(path: str | Path, form: object = None) -> Iterator[list[Any]]:
         raise damaged(path, error) from error
 
 
-def own_pages(file: Any) -> list[Any]:
+def own_pages(file: Any, path: str | Path) -> list[Any]:
     """Returns the pages of a file that tifffile has opened without smaller copies of others.
 
     Raises:
-        DataError: if there are more than an image has.
+        DataError: if there are more pages than an image has.
     """
     # A chain of pages may lead back to its start.
-    pages = list(itertools.islice(file.pages, _PAGES + 1))
-    if len(pages) > _PAGES:
+    found = list(itertools.islice(file.pages, _PAGES + 1))
+    if len(found) > _PAGES:
         raise DataError(
-            f"{file.filehandle.path} holds more than {_PAGES} pages, or they lead back to the first; save each page "
-            "that you want to use as a file of its own, or the bands of one image in one page."
+            f"{path} holds more than {_PAGES} pages, or one that names an earlier page as the next; one image was "
+            "expected."
         )
-    found = [page for page in pages if not page.subfiletype & _PREVIEW]
-    return found if len(found) > 1 else [file.pages.first]
+    return [page for page in found if not page.subfiletype & _PREVIEW] or [file.pages.first]
+
+
+def seek_own_page(image: Any) -> None:
+    """Moves a TIFF file that Pillow has opened to the first of its `own_pages`."""
+    count = min(image.n_frames, _PAGES) if _is_preview(image, 0) else 1
+    image.seek(next((page for page in range(1, count) if not _is_preview(image, page)), 0))
 
 
 def too_many(path: str | Path, count: int) -> DataError:

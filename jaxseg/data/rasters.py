@@ -91,7 +91,7 @@ def open_raster(path: Path, channels: int, limits: Sequence[float] = ()) -> Iter
     form = _form_of_bands(path, channels, limits) if takes_pages(channels, limits) else read_tiff_form(path, channels)
     with contextlib.ExitStack() as stack:
         try:
-            pages = own_pages(stack.enter_context(tifffile.TiffFile(path)))
+            pages = own_pages(stack.enter_context(tifffile.TiffFile(path)), path)
             for page in pages:
                 require_whole(path, page)
                 if page.is_tiled:

@@ -1,6 +1,5 @@
 """Scores a run on a split whose images are corrupted: what each corruption takes of its mIoU at each strength."""
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

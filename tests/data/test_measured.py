@@ -111,6 +111,24 @@ def pages(path, *arrays, **options):
     return path
 
 
+def test_a_preview_before_the_pages_is_none_of_the_channels(tmp_path, monkeypatch):
+    tifffile = pytest.importorskip("tifffile")
+    words = np.arange(16 * 12 * 2, dtype=np.float32).reshape(2, 16, 12) / 512
+    for count in (1, 2):
+        path = tmp_path / f"{count}.tif"
+        with tifffile.TiffWriter(path) as file:
+            file.write(words[0, ::4, ::4], photometric="minisblack", subfiletype=1, contiguous=False)
+            for page in words[:count]:
+                file.write(page, photometric="minisblack", contiguous=False)
+        assert read_header(path, paged=True)[:2] == (16, 12)
+        np.testing.assert_array_equal(read_image(path, count, (0.0, 1.0)), np.moveaxis(words[:count], 0, -1))
+    monkeypatch.setattr("jaxseg.data.pages._PAGES", 2)
+    with pytest.raises(
+        DataError, match=r"2\.tif holds more than 2 pages, or one that names an earlier page as the next"
+    ):
+        read_image(path, 2)
+
+
 def test_pages_of_a_tiff_file_are_its_channels_where_these_are_given(tmp_path):
     words = np.arange(16 * 16 * 5, dtype=np.uint16).reshape(16, 16, 5)
     path = pages(tmp_path / "a.tif", *np.moveaxis(words, -1, 0))
