@@ -9,9 +9,9 @@ on the shapes with a seed that is not among these five; the variant "folder" has
 root mean square of AdamW's (`consistent_rms`).
 
 Found on shapes: 5 seeds, after 400 steps, when all scores still rise: AdamW gives 34.25 ± 9.97 points of mIoU. RMSprop
-is higher, 55.03 ± 5.33; the difference has the interval [+9.15, +32.42]. Adam (39.07 ± 7.52) and Muon (29.07 ± 9.55) are
-not separable from AdamW. SGD (19.01 ± 3.09) and Lion (13.06 ± 1.89) are lower, with the intervals [-24.02, -6.46] and
-[-34.17, -8.22]. The rates of RMSprop and Lion are at an end of the three that were tried. The whole table is
+is higher, 55.03 ± 5.33; the difference has the interval [+9.15, +32.42]. Adam (39.07 ± 7.52) and Muon (29.07 ± 9.55)
+are not separable from AdamW. SGD (19.01 ± 3.09) and Lion (13.06 ± 1.89) are lower, with the intervals [-24.02, -6.46]
+and [-34.17, -8.22]. The rates of RMSprop and Lion are at an end of the three that were tried. The whole table is
 `benchmarks/results/ablations/optimizer/table.md`.
 """
 
