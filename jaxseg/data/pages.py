@@ -93,8 +93,8 @@ def own_pages(file: Any, path: str | Path) -> list[Any]:
     found = list(itertools.islice(file.pages, _PAGES + 1))
     if len(found) > _PAGES:
         raise DataError(
-            f"{path} holds more than {_PAGES} pages, or they lead back to the first; save each page that you want to use "
-            "as a file of its own, or the bands of one image in one page."
+            f"{path} holds more than {_PAGES} pages, or they lead back to the first; save each page that you want to "
+            "use as a file of its own, or the bands of one image in one page."
         )
     return [page for page in found if not page.subfiletype & _PREVIEW] or [file.pages.first]
 

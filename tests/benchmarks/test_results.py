@@ -277,6 +277,7 @@ TABLES = {
     "classical-*": ("classical", lambda m, r: m.describe(r)),
     "*compare_torch": ("compare_torch", lambda m, r: m.describe(completed(r))),
     "*-compilation": ("compilation", lambda m, r: m.describe(r)),
+    "corruptions-*": ("corruptions", lambda m, r: m.to_table(r)),
     "cpu-crf": ("crf", lambda m, r: m.describe(r)),
     "crf-*": ("crf_effect", lambda m, r: m.describe(r)),
     "cross_validation-*": (
