@@ -160,6 +160,9 @@ def test_label_studio_gives_shapes_in_pixels_and_unpacks_brushes(tmp_path):
     for mine, theirs in zip(one.marks, first.marks):
         np.testing.assert_array_equal(mine.points, theirs.points)
     np.testing.assert_array_equal(one.marks[3].brushed(), mask)
+    # An entry without a region and without an annotation is a task that nobody has annotated.
+    both = [entry | {"label": regions[:3]}, {"id": 3, "image": "b.jpg"}]
+    assert [image.seen for image in read_annotations(write(tmp_path / "a.json", both)).images] == [True, False]
     # Several choices are a field of their own, and a single one is text in the same field.
     short = [entry | {"kind": {"choices": ["cat", "cell"]}}, entry | {"image": "b.jpg", "kind": "cat", "city": "x"}]
     many, single = read_annotations(write(tmp_path / "a.json", short)).images

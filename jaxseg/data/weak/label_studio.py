@@ -34,9 +34,10 @@ _UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")  # what Label Studio puts before t
 
 
 def is_label_studio(content: Any) -> bool:
-    """Returns whether the content of a JSON file is a list of tasks with their annotations."""
+    """Returns whether the content of a JSON file is a list of tasks, of which at least one has annotations."""
     tasks = content if isinstance(content, list) else [content]
-    return bool(tasks) and all(isinstance(task, dict) and (_is_whole(task) or _is_short(task)) for task in tasks)
+    whole = all(isinstance(task, dict) for task in tasks)
+    return whole and any(_is_whole(task) or _is_short(task) for task in tasks)
 
 
 def _is_whole(task: dict[str, Any]) -> bool:
@@ -106,7 +107,7 @@ def _image(path: Path, task: dict[str, Any], faults: list[Fault] | None) -> Anno
         found = [result for annotation in done for result in annotation["result"]]
         name, seen = _name(path, task["data"]), bool(done)
     else:
-        found, name, seen = list(_regions(task)), _name(path, task), True
+        found, name, seen = list(_regions(task)), _name(path, task), _is_short(task)
         if not found:
             with listed(faults, name, "entry"):
                 _require_no_text(path, task)
