@@ -8,7 +8,11 @@ however many there are (`--config.data.labelled` takes a part of them; `--config
 
     python -m jaxseg.sweep --config experiments/ablations/which_augmentation.py:folder --config.data.dir=MY_FOLDER
 
-Not yet run.
+Found on shapes: 5 seeds; without augmentation 16.02 ± 0.91 points of mIoU, since 16 images are few. Objects pasted from
+other images give 21.91 ± 2.33, more by [+4.05, +7.71]; flips 20.64 ± 4.08, by [+0.42, +8.81]; hue 19.48 ± 1.96, by
+[+1.92, +4.99]; ClassMix 18.97 ± 1.75, by [+1.72, +4.17]; RandAugment 18.54 ± 1.68, by [+0.45, +4.57]; and brightness
+17.12 ± 1.19, by [+0.49, +1.70]. Zoom costs something, [-2.09, -0.50]. The other fourteen are not separable from none.
+The whole table is `benchmarks/results/ablations/which_augmentation/table.md`.
 """
 
 from jaxseg.config import ConfigDict

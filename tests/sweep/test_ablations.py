@@ -31,7 +31,6 @@ NOT_RUN = (
     "autoencoder",
     "labels",
     "regularization",
-    "which_augmentation",
 )
 OF_A_FOLDER = (
     "activation",
