@@ -31,7 +31,10 @@ nitpick_ignore_regex = [
     ("py:(class|exc|data|obj)", r"(?!jaxseg\.).*"),
     # Types in signatures that have no page: parts of other objects, type variables, private classes.
     ("py:class", r"jaxseg\.(pretrained\.family|run\.weights_source|losses\.definition)\.\w+"),
-    ("py:(class|obj)", r"jaxseg\.(run\.data\.Problem|data\.datasets\.Dataset|data\.reading\.Files|arguments\.[PR])"),
+    (
+        "py:(class|obj)",
+        r"jaxseg\.(run\.data\.Problem|run\.lists\.Item|data\.datasets\.Dataset|data\.reading\.Files|arguments\.[PR])",
+    ),
     ("py:(class|obj)", r"jaxseg\.inference\.(fitted\.Fit|progress\.Item)"),
     ("py:class", r"jaxseg\.(data\.(classes\.Meaning|survey\.Report)|report\.collecting\.Spool)"),
     ("py:class", r"jaxseg\.sweep\.(plan\.PlannedRun|statistics\.Spread)"),

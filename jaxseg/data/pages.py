@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from jaxseg.errors import DataError, OutOfMemoryError, first_line, printable
 
 INSTALL = "pip install -e '.[images]' installs a reader for it"
@@ -34,8 +32,8 @@ def is_tiff(path: str | Path) -> bool:
         return file.read(4) in _MAGIC
 
 
-def check_pages(image: Image.Image, path: str | Path) -> None:
-    """Raises DataError if an open file holds several images, of which Pillow reads the first."""
+def check_pages(image: Any, path: str | Path) -> None:
+    """Raises DataError if a file that Pillow has opened holds several images, of which it reads the first."""
     count = getattr(image, "n_frames", 1) if image.format in _PAGED else 1
     if count > 1 and image.format == "TIFF":
         count -= sum(_is_preview(image, page) for page in range(1, count))

@@ -253,7 +253,7 @@ def test_scaling(tmp_path):
 def test_bytes_on_paper_are_those_counted_by_hand():
     scaling = importlib.import_module("scaling")
     kinds = {"all-reduce": 800, "all-gather": 400, "collective-permute": 30}
-    each = {"exchanged": {k: {"bytes": v} for k, v in kinds.items()}, "operations": 64.0, "split": 400}
+    each = {"exchanged": {k: {"bytes": v} for k, v in kinds.items()}, "operations": 64.0, "split_bytes": 400}
     assert scaling.sent("data", each, 8) == (7 / 8 * (1600 + 400) + 30, 64.0)
     assert scaling.sent("fsdp", each, 2) == (1 / 2 * (1600 + 400 - 400) + 30, 64.0)
     assert scaling.sent("space", each, 16)[1] == 32.0
