@@ -1,7 +1,7 @@
 """Tables that are made at build time from the code and from benchmarks/results, so that they cannot fall behind.
 
-Three directives: `config-keys` lists every configuration key, `network-numbers` the measured numbers of each network,
-`faults-table` what each planted fault did.
+Four directives: `config-keys` lists every configuration key, `network-numbers` the measured numbers of each network,
+`realtime-numbers` the times of those for real time, `faults-table` what each planted fault did.
 """
 
 import json
@@ -22,6 +22,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Adds the directives."""
     app.add_directive("config-keys", ConfigKeys)
     app.add_directive("network-numbers", NetworkNumbers)
+    app.add_directive("realtime-numbers", RealtimeNumbers)
     app.add_directive("faults-table", FaultsTable)
     return {"parallel_read_safe": True}
 
@@ -47,6 +48,12 @@ def _plain(text: str) -> str:
 def network_numbers() -> str:
     """Returns the Markdown table that `benchmarks/zoo.py` makes: the full network, then the one of the score."""
     return (RESULTS / "zoo.md").read_text(encoding="utf-8")
+
+
+def realtime_numbers() -> str:
+    """Returns the Markdown table that `benchmarks/realtime.py` makes, without the lines around it."""
+    lines = (RESULTS / "realtime.md").read_text(encoding="utf-8").splitlines(keepends=True)
+    return "".join(line for line in lines if line.startswith("|"))
 
 
 def faults_table() -> str:
@@ -83,6 +90,12 @@ class NetworkNumbers(_Generated):
     """The measured numbers of each network."""
 
     text = staticmethod(network_numbers)
+
+
+class RealtimeNumbers(_Generated):
+    """The times of the networks for real time."""
+
+    text = staticmethod(realtime_numbers)
 
 
 class FaultsTable(_Generated):

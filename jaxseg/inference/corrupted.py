@@ -23,7 +23,7 @@ from jaxseg.data.corruptions import (
 from jaxseg.data.notes import note
 from jaxseg.data.reading import Reading
 from jaxseg.errors import ArgumentError, DataError, counted, naming_lack_of_memory
-from jaxseg.inference.corruption_files import Baseline, file_of, merged
+from jaxseg.inference.corruption_files import Baseline, file_of, require_own
 from jaxseg.inference.evaluation import Evaluation
 from jaxseg.inference.other_data import about_other, open_split, other_data
 from jaxseg.inference.predictor import Predictor
@@ -149,15 +149,14 @@ class CorruptedScores:
     def write(self) -> Path:
         """Writes corruptions-SPLIT.json into the run's workdir, atomically; returns its path.
 
-        Other corruptions and strengths in it stay, if they are of the same checkpoint, images and seed.
-
         Raises:
             ConfigError: if it cannot be written, or would replace a file that jaxseg did not write, or other scores.
         """
         e = self.evaluation
         file = file_of(e.run, e.split, e.predictor)
         if jax.process_index() == 0:
-            write_or_refuse(file, merged(file, e.run, self.to_dict()))
+            require_own(file, e.run, list(self.corruptions), self.strengths, self.seed)
+            write_or_refuse(file, self.to_dict())
         return file
 
 
@@ -196,7 +195,6 @@ def score_corrupted(
             "others there."
         )
     source, found = open_split(run, split), {}
-    require_8_bits(run, split)
     confusion = _scorer(run, evaluation.predictor)
     reading = Reading(timeout=run.config.data.timeout)
     lacking = naming_lack_of_memory("A corrupted image", "give a smaller eval.batch_size, --tiles or smaller images")
