@@ -9,6 +9,7 @@ are written, and `--resume` measures those that they lack. The picture has the s
 together, with their Pareto front.
 """
 
+import itertools
 import json
 import os
 import sys
@@ -220,12 +221,17 @@ def draw(figure: Any, record: dict[str, Any]) -> None:
     front = pareto(points)
     if front:
         axes.plot(*zip(*(points[name] for name in front)), color="tab:gray", lw=1, zorder=1)
+    ordered = sorted(points.values())
+    close = {a for a, b in itertools.pairwise(ordered) if b[0] < 1.25 * a[0] and abs(b[1] - a[1]) < 0.05}
     for name, (x, y) in points.items():
         parameters = record["networks"][name]["shapes"]["parameters"]
         axes.scatter(
             x, y, s=max(12.0, parameters / 1e3), alpha=0.6, color="tab:blue" if name in front else "tab:orange"
         )
-        axes.annotate(name, (x, y), xytext=(6, 6), textcoords="offset points", fontsize=9)
+        # The name of a point with another just right of it is on its left.
+        left = (x, y) in close
+        offset, side = ((-14, 6), "right") if left else ((8, 8), "left")
+        axes.annotate(name, (x, y), xytext=offset, textcoords="offset points", ha=side, fontsize=9)
     h, w = record["small_size"]
     axes.set_xscale("log")
     axes.margins(x=0.12, y=0.08)
