@@ -9,7 +9,6 @@ are written, and `--resume` measures those that they lack. The picture has the s
 together, with their Pareto front.
 """
 
-import itertools
 import json
 import os
 import sys
@@ -212,6 +211,13 @@ def describe(record: dict[str, Any]) -> str:
     return table(columns, rows, record, note)
 
 
+def label_place(left: bool, right: bool) -> tuple[tuple[int, int], str]:
+    """Returns (offset in points, alignment) of a point's name, from whether others are just left and right of it."""
+    if right:
+        return ((0, 20), "center") if left else ((-14, 6), "right")
+    return (10, 8), "left"
+
+
 def draw(figure: Any, record: dict[str, Any]) -> None:
     """Draws score over time for the small networks, the size of a point by its parameters, and the front."""
     from matplotlib.ticker import LogLocator, NullLocator
@@ -221,20 +227,17 @@ def draw(figure: Any, record: dict[str, Any]) -> None:
     front = pareto(points)
     if front:
         axes.plot(*zip(*(points[name] for name in front)), color="tab:gray", lw=1, zorder=1)
-    ordered = sorted(points.values())
-    close = {a for a, b in itertools.pairwise(ordered) if b[0] < 1.25 * a[0] and abs(b[1] - a[1]) < 0.05}
     for name, (x, y) in points.items():
         parameters = record["networks"][name]["shapes"]["parameters"]
         axes.scatter(
             x, y, s=max(12.0, parameters / 1e3), alpha=0.6, color="tab:blue" if name in front else "tab:orange"
         )
-        # The name of a point with another just right of it is on its left.
-        left = (x, y) in close
-        offset, side = ((-14, 6), "right") if left else ((8, 8), "left")
+        near = [a for a, b in points.values() if 0.8 * x < a < 1.25 * x and abs(b - y) < 0.05]
+        offset, side = label_place(any(a < x for a in near), any(a > x for a in near))
         axes.annotate(name, (x, y), xytext=offset, textcoords="offset points", ha=side, fontsize=9)
     h, w = record["small_size"]
     axes.set_xscale("log")
-    axes.margins(x=0.12, y=0.08)
+    axes.margins(x=0.14, y=0.08)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_locator(NullLocator())

@@ -126,7 +126,7 @@ def choose(layout: Layout, split: str, directory: Path, *, masks: bool = True) -
             raise DataError(
                 f"{directory} has no split folders, so its images are divided into train and val; for a split "
                 f"{split!r} sort them into folders train/, val/, test/ with images/ and masks/ each."
-                f"{nearest(split, ('train', 'val', 'test'), listing=False)}"
+                f"{nearest(split, ('train', 'val'), listing=False)}"
             )
         return layout.undivided.require(masks)
     if split not in layout.splits:
