@@ -12,7 +12,7 @@ _THREE = ("query", "key", "value")
 
 def timm() -> list[Rule]:
     """Rules of timm's `maxvit_*_tf_*`."""
-    rules = layer(r"stem\.conv1", "stem/conv1") + norm(r"stem\.norm1", "stem/norm") + layer(r"stem\.conv2", "stem/conv2")
+    rules = layer(r"stem\.conv(1|2)", "stem/conv{1}") + norm(r"stem\.norm1", "stem/norm")
     block = prefixed(_conv_of_timm(), r"conv\.", "conv")
     for theirs, ours in (("attn_block", "window"), ("attn_grid", "grid")):
         block += prefixed(_attention_of_timm(), rf"{theirs}\.", ours)
