@@ -214,11 +214,11 @@ class MaxViTBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        shared = (self.form, self.drop_path, self.common)
-        x = MaxViTConv(self.features, self.stride, self.expansion, *shared, name="conv")(x, train=train)
+        shared: dict[str, Any] = {"form": self.form, "drop_path": self.drop_path, "common": self.common}
+        x = MaxViTConv(self.features, self.stride, self.expansion, **shared, name="conv")(x, train=train)
         for name in ("window", "grid"):
             form = (self.head_width, self.window, name == "grid", self.trained_window, self.mlp_ratio)
-            x = AxisBlock(*form, *shared, name=name)(x, train=train)
+            x = AxisBlock(*form, **shared, name=name)(x, train=train)
         return x
 
 
