@@ -151,8 +151,8 @@ def test_shortcuts_average_the_pixels_that_a_window_has(form):
     np.testing.assert_allclose(found[0, :, :, 1], np.divide(expected, 9), rtol=1e-6)
 
 
-# Parameters with the norms and the two dense layers of timm's classifiers of 1000 classes; Table 1 says 31, 69, 120 and
-# 212 million.
+# Parameters with the norms and the two dense layers of timm's classifiers of 1000 classes; the paper says 31, 69, 120
+# and 212 million.
 COUNTS = {"tiny": 30_916_528, "small": 68_927_956, "base": 119_467_708, "large": 211_785_560}
 
 

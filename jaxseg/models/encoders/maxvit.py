@@ -3,7 +3,7 @@
 Each block is a convolution, attention inside windows of 7x7 pixels, and attention inside grids of 7x7 pixels that span
 the whole map (sections 3.2 and 3.3, Fig. 2), so that every block joins pixels far apart, and memory and time grow with
 the number of pixels. Parameters in millions: tiny 30.1, small 67.6, base 118.1, large 209.8; with timm's classifiers of
-1000 classes 30.9, 68.9, 119.5 and 211.8, which are those of Table 1 (31, 69, 120, 212).
+1000 classes 30.9, 68.9, 119.5 and 211.8 (in the paper 31, 69, 120 and 212).
 
 Images of any size: where 7 does not divide a side of a map, zeros at the bottom and right fill the last windows and
 the ends of the grids. No pixel attends to them. The authors' code and its ports refuse such sizes.
