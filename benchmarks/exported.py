@@ -26,7 +26,7 @@ from helpers.tiny_models import ENCODERS, TINY  # noqa: E402
 
 FAMILIES = ("convnext_tiny", "efficientnet_b0", "hrnet_w18", "mit_b0", "mobilenet_v2", "mobilenet_v3_large", "plain")
 FAMILIES += ("residual", "resnet18d", "resnet50", "resnext50_32x4d", "seresnet50", "vgg11", "vgg11_bn")
-FAMILIES += ("mscan_tiny", "pvt_v2_b0", "sam2_hiera_tiny", "stdc1", "swin_tiny", "swinv2_tiny")
+FAMILIES += ("maxvit_tiny", "mscan_tiny", "pvt_v2_b0", "sam2_hiera_tiny", "stdc1", "swin_tiny", "swinv2_tiny")
 FAMILIES += ("vit_base_dinov2_reg", "vit_base_dinov3")
 FIXED = {"attention_decoder": (32, 32), "pan": (32, 32)}  # networks that choose their layers by the size of the image
 SIZE = (2, 33, 75)

@@ -70,6 +70,7 @@ _OF_ATTENTION = {
     "mit_b0": _ATTENTION | {"reductions": [2], "steps": [2]},
     "swin_tiny": _ATTENTION | {"depths": [2], "window": 3, "patch": 2},  # 6x6 windows of 16x16 features
     "swinv2_tiny": {"widths": [8], "heads": [1], "depths": [2], "window": 3, "patch": 2},
+    "maxvit_tiny": {"widths": [4, 4], "depths": [2], "head_width": 2, "window": 3},  # 3x3 windows of 8x8 features
     "sam2_hiera_tiny": {"widths": [4, 8], "heads": [1, 2], "depths": [1, 2], "windows": [2, 2], "whole": [3]},
 }
 

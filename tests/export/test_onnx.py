@@ -30,7 +30,7 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "export.md").read_text(en
 NETWORKS = [name for name in TINY if name != "dcgan"]
 FAMILIES = ("convnext_tiny", "efficientnet_b0", "hrnet_w18", "mit_b0", "mobilenet_v2", "mobilenet_v3_large", "plain")
 FAMILIES += ("residual", "resnet18d", "resnet50", "resnext50_32x4d", "seresnet50", "vgg11", "vgg11_bn")
-FAMILIES += ("mscan_tiny", "pvt_v2_b0", "sam2_hiera_tiny", "stdc1", "swin_tiny", "swinv2_tiny")
+FAMILIES += ("maxvit_tiny", "mscan_tiny", "pvt_v2_b0", "sam2_hiera_tiny", "stdc1", "swin_tiny", "swinv2_tiny")
 FAMILIES += ("vit_base_dinov2_reg", "vit_base_dinov3")
 
 

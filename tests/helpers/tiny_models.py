@@ -219,6 +219,7 @@ TINY = {
 _MIT = {"widths": [4, 6, 8, 8], "depths": [1, 2, 1, 1], "heads": [1, 2, 2, 4]}
 _HIERA = {"widths": [4, 8], "depths": [1, 2], "heads": [1, 2], "windows": [2, 2], "whole": [3], "grid": [2, 3]}
 _SWIN = {"widths": [4, 8], "depths": [2, 1], "heads": [1, 2], "window": 2, "patch": 2}
+_MAXVIT = {"widths": [4, 4, 8], "depths": [1, 2], "head_width": 2, "window": 2, "expansion": 2, "mlp_ratio": 2}
 _VITS = [
     f"vit_{size}{form}" for size in ("small", "base", "large") for form in ("", "_dinov2", "_dinov2_reg", "_dinov3")
 ]
@@ -249,6 +250,8 @@ ENCODERS = {
     **{f"efficientnet_v2_{size}": _EFFICIENTNET_V2 for size in "sml"},
     "hrnet_w48": {**_HRNET, "stem_stride": 2},
     **{f"hrnet_w{width}": _HRNET for width in (18, 32)},
+    **{f"maxvit_{size}": _MAXVIT for size in ("small", "base", "large")},
+    "maxvit_tiny": _MAXVIT | {"form": "torchvision", "trained_window": 1},
     **{f"mit_b{i}": _MIT for i in range(6)},
     "mobilenet_v2": {"rows": [[6, 8, 2, 2], [2, 12, 1, 2]], "stem": 8, "last": 16, "divisor": 4},
     "mobilenet_v3_large": {"rows": _ROWS, "stem": 4, "divisor": 4, "tap": "first"},

@@ -24,7 +24,8 @@ def test_files_of_torchvision_are_checked_by_their_names():
         catalogue.check_torchvision_digest("resnet18-f37072fd", "f37072fe" + "0" * 56)
 
 
-SHORT = tuple(f"swin_{form}{size}-" for form in ("", "v2_") for size in "tsb")  # torchvision's names of encoders
+# torchvision's names of encoders
+SHORT = ("maxvit_t-", *(f"swin_{form}{size}-" for form in ("", "v2_") for size in "tsb"))
 
 
 def test_catalogue_names_what_is_there():

@@ -74,6 +74,16 @@ _HIERA["large"] = {
     "windows": (8, 4, 16, 8),
     "grid": (7, 7),
 }
+# Channels of the stem and of the first stage, depths and stochastic depth of MaxViT (Tu 2022, Table 1; authors' code).
+_MAXVIT: dict[str, dict[str, Any]] = {
+    size: {"widths": (stem, *(width * 2**i for i in range(4))), "depths": depths, "drop_path": drop}
+    for size, stem, width, depths, drop in (
+        ("tiny", 64, 64, (2, 2, 5, 2), 0.2),
+        ("small", 64, 96, (2, 2, 5, 2), 0.3),
+        ("base", 64, 96, (2, 6, 14, 2), 0.4),
+        ("large", 128, 128, (2, 6, 14, 2), 0.6),
+    )
+}
 _MIT = {"widths": (64, 128, 320, 512), "heads": (1, 2, 5, 8)}
 # Depths, widths and hidden widths of PVTv2 B0 to B5 (Wang 2022, Table 1).
 _PVT_V2 = tuple(
@@ -154,6 +164,7 @@ CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "hrnet_w18": ("hrnet", "HRNet", {"width": 18}),
     "hrnet_w32": ("hrnet", "HRNet", {"width": 32}),
     "hrnet_w48": ("hrnet", "HRNet", {"width": 48}),
+    **{f"maxvit_{size}": ("maxvit", "MaxViT", fields) for size, fields in _MAXVIT.items()},
     "mit_b0": ("mit", "MixTransformer", {}),
     "mit_b1": ("mit", "MixTransformer", _MIT),
     "mit_b2": ("mit", "MixTransformer", _MIT | {"depths": (3, 4, 6, 3)}),

@@ -1,4 +1,4 @@
-"""Windows of a feature map: its pixels in squares, cyclic shifts, and biases by the distance of two pixels of a window.
+"""Windows of a feature map: its pixels in squares or grids, cyclic shifts, and biases by the distance of two of them.
 
 With side s a window has t = s² pixels. All functions take sizes that are not known (`jaxseg.nn.ops.sizes`).
 """
@@ -23,6 +23,23 @@ def from_windows(x: jax.Array, side: int, size: Sequence[Side]) -> jax.Array:
     """f[b·m,t,c] -> f[b,h,w,c], (h, w) = size: it undoes `to_windows`."""
     rows, columns = (n // side for n in size)
     x = x.reshape(-1, rows, columns, side, side, x.shape[-1]).swapaxes(2, 3)
+    return x.reshape(-1, *size, x.shape[-1])
+
+
+def to_grid(x: jax.Array, side: int) -> jax.Array:
+    """f[b,h,w,c] -> f[b·m,t,c]: the m = h w / t sets of pixels h/s rows and w/s columns apart; `side` divides h and w.
+
+    Each set spans the whole map (Tu et al. 2022, "MaxViT", section 3.2, grid attention).
+    """
+    b, h, w, c = x.shape
+    x = x.reshape(b, side, h // side, side, w // side, c).transpose(0, 2, 4, 1, 3, 5)
+    return x.reshape(b * (h // side) * (w // side), side**2, c)
+
+
+def from_grid(x: jax.Array, side: int, size: Sequence[Side]) -> jax.Array:
+    """f[b·m,t,c] -> f[b,h,w,c], (h, w) = size: it undoes `to_grid`."""
+    rows, columns = (n // side for n in size)
+    x = x.reshape(-1, rows, columns, side, side, x.shape[-1]).transpose(0, 3, 1, 4, 2, 5)
     return x.reshape(-1, *size, x.shape[-1])
 
 
