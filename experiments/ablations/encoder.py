@@ -7,9 +7,9 @@ stages of a few blocks, without stochastic depth, and 234,000 to 274,000 paramet
 the baseline's. A vision transformer has patches of 8 pixels and the simple feature pyramid behind it. All batch norms
 have a momentum of .9, so that running statistics follow a short run. 300 steps of 8 images of 64x64 pixels.
 
-All have one learning rate, 3e-3. In one trial of 150 steps without augmentation it was as good on the training images as
-1e-2 for `resnet`, and better for `mobilenet_v3`, `convnext`, `vit` and `swin`, and for `swin` better than 1e-3. Others
-may be better at another rate.
+All have one learning rate, 3e-3. In one trial of 150 steps without augmentation it was as good on the training images
+as 1e-2 for `resnet`, and better for `mobilenet_v3`, `convnext`, `vit` and `swin`, and for `swin` better than 1e-3.
+Others may be better at another rate.
 
 This shows that each encoder trains, and what learns soonest from random weights. It does not rank the published
 networks: depth, size of the images and pretraining are what they are made for, and none of it is here. At equal
