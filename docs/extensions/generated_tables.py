@@ -1,7 +1,8 @@
 """Tables that are made at build time from the code and from benchmarks/results, so that they cannot fall behind.
 
-Four directives: `config-keys` lists every configuration key, `network-numbers` the measured numbers of each network,
-`realtime-numbers` the times of those for real time, `faults-table` what each planted fault did.
+Five directives: `config-keys` lists every configuration key, `network-numbers` the measured numbers of each network,
+`encoder-numbers` those of a small form of each encoder, `realtime-numbers` the times of those for real time,
+`faults-table` what each planted fault did.
 """
 
 import json
@@ -22,6 +23,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Adds the directives."""
     app.add_directive("config-keys", ConfigKeys)
     app.add_directive("network-numbers", NetworkNumbers)
+    app.add_directive("encoder-numbers", EncoderNumbers)
     app.add_directive("realtime-numbers", RealtimeNumbers)
     app.add_directive("faults-table", FaultsTable)
     return {"parallel_read_safe": True}
@@ -48,6 +50,15 @@ def _plain(text: str) -> str:
 def network_numbers() -> str:
     """Returns the Markdown table that `benchmarks/zoo.py` makes: the full network, then the one of the score."""
     return (RESULTS / "zoo.md").read_text(encoding="utf-8")
+
+
+def encoder_numbers() -> str:
+    """Returns the Markdown table of `experiments/ablations/encoder.py`, or a sentence where it has not been run."""
+    path = RESULTS / "ablations" / "encoder" / "table.md"
+    if not path.exists():
+        return "There is no table yet: the ablation has not been run."
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return "".join(line for line in lines if line.startswith("|"))
 
 
 def realtime_numbers() -> str:
@@ -90,6 +101,12 @@ class NetworkNumbers(_Generated):
     """The measured numbers of each network."""
 
     text = staticmethod(network_numbers)
+
+
+class EncoderNumbers(_Generated):
+    """The scores of a small form of each encoder."""
+
+    text = staticmethod(encoder_numbers)
 
 
 class RealtimeNumbers(_Generated):

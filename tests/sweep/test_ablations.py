@@ -14,7 +14,7 @@ from helpers import variables
 from jaxseg import build, models, optim
 from jaxseg.config import ConfigDict, update
 from jaxseg.errors import ConfigError
-from jaxseg.models import summary
+from jaxseg.models import encoders, summary
 from jaxseg.run.report import read_log
 from jaxseg.run.weights import require_fit
 from jaxseg.sweep.plan import Plan, load_plan, runs_of
@@ -29,9 +29,11 @@ NUMBER = r"\[[-+]\d+\.\d\d, [-+]\d+\.\d\d\]|\d+\.\d\d(?!\d)(?: ± \d+\.\d\d)?"
 # Their docstrings say that they have not been run, and they have no report.
 NOT_RUN = (
     "autoencoder",
+    "encoder",
     "labels",
     "regularization",
 )
+FEW_SEEDS = {"optimizer_rates": 1, "encoder": 3}  # planned, where it is not 5
 OF_A_FOLDER = (
     "activation",
     "augmentation",
@@ -71,6 +73,7 @@ def test_all_that_were_asked_for_are_there() -> None:
         "autoencoder",
         "data_size",
         "depth_width",
+        "encoder",
         "labels",
         "loss",
         "norm_batch",
@@ -88,9 +91,11 @@ def test_all_that_were_asked_for_are_there() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_variant_builds(name: str, tmp_path: Path) -> None:
     runs = [run for run in runs_of(plan_of(name), tmp_path) if run.seed == plan_of(name).seeds[0]]
-    most = {"labels": 13, "which_augmentation": 22, "optimizer_rates": 18}
-    assert len(plan_of(name).seeds) >= 5 or name == "optimizer_rates"
+    most = {"labels": 13, "which_augmentation": 22, "optimizer_rates": 18, "encoder": 40}
+    assert len(plan_of(name).seeds) >= FEW_SEEDS.get(name, 5)
     assert 3 <= len(runs) <= (most[name] if name in most else 12)
+    if name == "encoder":  # test_the_small_encoders_... builds them all
+        runs = runs[:1]
     if name.startswith("optimizer"):  # of one network
         for run in runs:
             optim.from_config(run.config)
@@ -176,7 +181,7 @@ def test_the_committed_reports_are_whole_and_of_this_format(name: str) -> None:
     plan = plan_of(name)
     runs = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
     seeds = len({run["seed"] for run in runs})
-    assert seeds >= (1 if name == "optimizer_rates" else 3 if name.endswith("-nuclei") else 5)
+    assert seeds >= (1 if name in FEW_SEEDS else 3 if name.endswith("-nuclei") else 5)
     table = (folder / "table.md").read_text()
     header, *rows = [line.split(",") for line in (folder / "table.csv").read_text().splitlines()]
     found = {row[0]: dict(zip(header, row)) for row in rows}
@@ -202,6 +207,25 @@ def test_networks_are_of_equal_size_where_that_is_promised(name: str) -> None:
         assert share > 0.5 if variant == "subpixel" else abs(share) <= 0.1, (variant, share)
         if name == "depth_width":
             assert abs(row.flops / base.flops - 1) <= 0.1, (variant, row.flops / base.flops)
+
+
+def test_the_small_encoders_are_of_every_family_and_of_equal_size() -> None:
+    plan = plan_of("encoder")
+    sizes, families = {}, set()
+    for variant in plan.variants:
+        config = plan.config(variant, 0)
+        size, args = tuple(config.data.size), config.model.args.to_dict()
+        model = models.build(config.model.name, num_classes=CLASSES, **args)
+        found, logits, out = variables.shapes(model, (2, *size, 3), train=True)
+        assert logits.shape == (2, *size, CLASSES), variant
+        # The decoder has the same strides, 4, 8 and 16, of each encoder.
+        assert [out[f"decoder/stage{i}"].shape[1:3] for i in range(3)] == [(16, 16), (8, 8), (4, 4)], variant
+        assert "decoder/stage3" not in out
+        assert set(plan.variants[variant]) == {"model.args.encoder", "model.args.encoder_args"}
+        sizes[variant] = sum(leaf.size for leaf in jax.tree.leaves(found["params"]))
+        families.add(encoders.family(args["encoder"]))
+    assert families == {encoders.family(name) for name in encoders.names()}
+    assert all(abs(size / sizes[plan.baseline] - 1) <= 0.1 for size in sizes.values()), sizes
 
 
 def test_the_networks_of_the_residual_ablation_are_deep() -> None:
