@@ -98,6 +98,10 @@ ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "pvt_v2": ("pvt_v2_b0", _STAGES | {"widths": (16, 32, 64), "reductions": (4, 2, 1), "mlp_ratios": (8, 8, 4)}),
     "swin": ("swin_tiny", _STAGES | {"widths": (32, 48, 72), "window": 4}),
     "swin_v2": ("swinv2_tiny", _STAGES | {"widths": (32, 48, 72), "window": 4}),
+    "maxvit": (
+        "maxvit_tiny",
+        {"widths": (16, 24, 40, 64), "depths": (1, 1, 1), "head_width": 8, "window": 4, "drop_path": 0.0},
+    ),
     "hiera": ("sam2_hiera_tiny", _STAGES | {"windows": (4, 4, 4), "whole": (5,)}),
     "vit": ("vit_small", _VIT),
     "vit_dinov2": ("vit_small_dinov2", _VIT),
