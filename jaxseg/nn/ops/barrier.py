@@ -17,6 +17,12 @@ def after_all(*values: Any) -> tuple[Any, ...]:
     """
     if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(values)):
         return values  # without `jit`, operations are computed one by one
-    return lax.platform_dependent(
-        *values, cpu=lambda *values: lax.optimization_barrier(values), default=lambda *values: values
-    )
+    return lax.platform_dependent(*values, cpu=_barrier, default=_unchanged)
+
+
+def _barrier(*values: Any) -> tuple[Any, ...]:
+    return lax.optimization_barrier(values)
+
+
+def _unchanged(*values: Any) -> tuple[Any, ...]:
+    return values

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxseg.nn.ops.barrier import after_all
+from jaxseg.nn.ops.tracing import traced_once
 
 
 def batch_norm(
@@ -36,6 +37,7 @@ def batch_norm(
     return _batch_norm(x, scale, bias, centre, epsilon, axis_name, jnp.dtype(dtype or x.dtype).name)
 
 
+@traced_once("epsilon", "axis_name", "dtype")
 def _forward(
     x: jax.Array, scale: jax.Array, bias: jax.Array, centre: jax.Array, epsilon: float, axis_name: Any, dtype: str
 ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], tuple[jax.Array, ...]]:
@@ -52,6 +54,7 @@ def _forward(
     return (y.astype(dtype), mean, variance), (x, scale, mean, inverse, raw > 0)
 
 
+@traced_once("epsilon", "axis_name", "dtype")
 def _backward(
     epsilon: float, axis_name: Any, dtype: str, saved: tuple[jax.Array, ...], gradients: tuple[jax.Array, ...]
 ) -> tuple[jax.Array, ...]:

@@ -15,6 +15,7 @@ from jaxseg.nn.ops.depthwise import depthwise_conv2d
 from jaxseg.nn.ops.forms import convolution_forms
 from jaxseg.nn.ops.halo import convolve_rows, is_divided
 from jaxseg.nn.ops.sizes import is_known
+from jaxseg.nn.ops.tracing import traced_once
 
 
 def conv2d(
@@ -60,6 +61,7 @@ def _pointwise(x: jax.Array, matrix: jax.Array) -> jax.Array:
     return x @ matrix
 
 
+@traced_once()
 def _pointwise_backward(saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, matrix = saved
     matrix, dy = after_all(matrix, dy)

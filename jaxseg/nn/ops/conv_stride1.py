@@ -11,6 +11,7 @@ import jax
 from jax import lax
 
 from jaxseg.nn.ops.barrier import after_all
+from jaxseg.nn.ops.tracing import bound, traced_once
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -30,20 +31,22 @@ def _convolve(x: jax.Array, kernel: jax.Array, dilation: int, padding: int) -> j
     )
 
 
+@traced_once("dilation", "padding")
 def _backward(
     dilation: int, padding: int, saved: tuple[jax.Array, jax.Array], dy: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
     kernel, dy = after_all(kernel, dy)
     (dx,) = jax.vjp(lambda x: _convolve(x, kernel, dilation, padding), x)[1](dy)
-
-    def automatic(x: jax.Array, dy: jax.Array) -> jax.Array:
-        return jax.vjp(lambda kernel: _convolve(x, kernel, dilation, padding), kernel)[1](dy)[0]
-
-    def fast(x: jax.Array, dy: jax.Array) -> jax.Array:
-        return kernel_gradient(x, dy, kernel.shape[0], dilation, padding)
-
+    fast = bound(kernel_gradient, size=kernel.shape[0], dilation=dilation, padding=padding)
+    automatic = bound(_automatic, shape=kernel.shape, dilation=dilation, padding=padding)
     return dx, lax.platform_dependent(x, dy, cpu=fast, default=automatic)
+
+
+def _automatic(x: jax.Array, dy: jax.Array, shape: tuple[int, ...], dilation: int, padding: int) -> jax.Array:
+    # The kernel's values have no effect on its gradient.
+    kernel = jax.ShapeDtypeStruct(shape, x.dtype)
+    return jax.linear_transpose(lambda kernel: _convolve(x, kernel, dilation, padding), kernel)(dy)[0]
 
 
 def kernel_gradient(x: jax.Array, dy: jax.Array, size: int, dilation: int, padding: int) -> jax.Array:

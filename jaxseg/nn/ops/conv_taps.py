@@ -17,6 +17,7 @@ from jax import lax
 from jaxseg.nn.ops.barrier import after_all
 from jaxseg.nn.ops.conv_stride1 import conv2d_stride1
 from jaxseg.nn.ops.sizes import is_known
+from jaxseg.nn.ops.tracing import bound, traced_once
 
 # Above this share of products that are not with padding, a convolution takes the forms of other convolutions. Times on
 # two cores, float32, 3x3, forward and both gradients: minima in milliseconds of 12 interleaved rounds while other
@@ -88,9 +89,13 @@ def conv2d_taps(x: jax.Array, kernel: jax.Array, dilation: int, padding: int) ->
     return lax.platform_dependent(
         x,
         kernel,
-        cpu=lambda x, kernel: _by_taps(x, kernel, dilation, padding),
-        default=lambda x, kernel: conv2d_stride1(x, kernel, dilation, padding),
+        cpu=bound(_by_taps, dilation=dilation, padding=padding),
+        default=bound(_otherwise, dilation=dilation, padding=padding),
     )
+
+
+def _otherwise(x: jax.Array, kernel: jax.Array, dilation: int, padding: int) -> jax.Array:
+    return conv2d_stride1(x, kernel, dilation, padding)
 
 
 def _by_taps(x: jax.Array, kernel: jax.Array, dilation: int, padding: int) -> jax.Array:
@@ -104,18 +109,21 @@ def _by_taps(x: jax.Array, kernel: jax.Array, dilation: int, padding: int) -> ja
     return y.astype(x.dtype)
 
 
+@traced_once("dilation", "padding")
 def _backward(
     dilation: int, padding: int, saved: tuple[jax.Array, jax.Array], dy: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    def default(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jax.vjp(lambda x, kernel: conv2d_stride1(x, kernel, dilation, padding), x, kernel)[1](dy)
-
-    def cpu(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return _gradients_by_taps(x, kernel, dy, dilation, padding)
-
     x, kernel = saved
     kernel, dy = after_all(kernel, dy)
+    cpu = bound(_gradients_by_taps, dilation=dilation, padding=padding)
+    default = bound(_gradients_otherwise, dilation=dilation, padding=padding)
     return lax.platform_dependent(x, kernel, dy, cpu=cpu, default=default)
+
+
+def _gradients_otherwise(
+    x: jax.Array, kernel: jax.Array, dy: jax.Array, dilation: int, padding: int
+) -> tuple[jax.Array, jax.Array]:
+    return jax.vjp(lambda x, kernel: conv2d_stride1(x, kernel, dilation, padding), x, kernel)[1](dy)
 
 
 def _gradients_by_taps(
@@ -136,7 +144,8 @@ def _gradients_by_taps(
 
 def _products(x: jax.Array, matrix: jax.Array) -> jax.Array:
     """f[b,h,w,c], f[c,o] -> f32[b,h,w,o], as one product of two matrices."""
-    y = jnp.matmul(x.reshape(-1, x.shape[-1]), matrix, preferred_element_type=jnp.float32)
+    pixels = x.reshape(-1, x.shape[-1])
+    y = lax.dot_general(pixels, matrix, (((1,), (0,)), ((), ())), preferred_element_type=jnp.float32)
     return y.reshape(*x.shape[:3], -1)
 
 
@@ -160,15 +169,21 @@ def live_taps(
 
 def inputs_of(x: jax.Array, rows: Span, columns: Span) -> jax.Array:
     """The pixels of the input that a tap reads."""
-    return x[:, rows.into : rows.into + rows.length, columns.into : columns.into + columns.length]
+    return _cut(x, rows.into, columns.into, rows.length, columns.length)
 
 
 def outputs_of(y: jax.Array, rows: Span, columns: Span) -> jax.Array:
     """The pixels of the output that a tap adds to."""
-    return y[:, rows.out : rows.out + rows.length, columns.out : columns.out + columns.length]
+    return _cut(y, rows.out, columns.out, rows.length, columns.length)
+
+
+def _cut(x: jax.Array, top: int, left: int, h: int, w: int) -> jax.Array:
+    # `lax` in place of an index, and of `jnp.pad` below: a kernel of 3x3 has dozens of them, and they trace quickly.
+    return lax.slice(x, (0, top, left, 0), (x.shape[0], top + h, left + w, x.shape[3]))
 
 
 def add_at(total: jax.Array, part: jax.Array, top: int, left: int) -> jax.Array:
     """Adds `part` to the pixels of `total` from (top, left) on."""
     (h, w), (m, n) = total.shape[1:3], part.shape[1:3]
-    return total + jnp.pad(part, ((0, 0), (top, h - top - m), (left, w - left - n), (0, 0)))
+    pads = ((0, 0, 0), (top, h - top - m, 0), (left, w - left - n, 0), (0, 0, 0))
+    return total + lax.pad(part, jnp.zeros((), part.dtype), pads)

@@ -18,6 +18,7 @@ from jax import lax
 
 from jaxseg.nn.ops.conv_taps import LARGEST_SHARE, Span, add_at, inputs_of, live_share, live_taps, outputs_of
 from jaxseg.nn.ops.sizes import is_known
+from jaxseg.nn.ops.tracing import bound
 
 # With more taps than these, windows of the padded image are read. Forward and both gradients on two cores, float32,
 # minima in milliseconds of 12 interleaved rounds while other programs ran: windows / taps. Kernels of 3x3: 23 / 0.8 at
@@ -37,8 +38,8 @@ def _convolve(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, paddi
     return lax.platform_dependent(
         x,
         kernel,
-        cpu=lambda x, kernel: _on_cpu(x, kernel, stride, dilation, padding),
-        default=lambda x, kernel: _convolution(x, kernel, stride, dilation, padding),
+        cpu=bound(_on_cpu, stride=stride, dilation=dilation, padding=padding),
+        default=bound(_convolution, stride=stride, dilation=dilation, padding=padding),
     )
 
 
@@ -51,15 +52,8 @@ def _forward(
 def _backward(
     stride: int, dilation: int, padding: int, saved: tuple[jax.Array, jax.Array], dy: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    def default(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-        _, pullback = jax.vjp(lambda x, kernel: _convolution(x, kernel, stride, dilation, padding), x, kernel)
-        return pullback(dy)
-
-    def cpu(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-        if _goes_by_taps(x, kernel, stride, dilation, padding):
-            return _gradients_by_taps(x, kernel, dy, dilation, padding)
-        return _shifted_gradients(x, kernel, dy, stride, dilation, padding)
-
+    cpu = bound(_gradients_on_cpu, stride=stride, dilation=dilation, padding=padding)
+    default = bound(_gradients_of_convolution, stride=stride, dilation=dilation, padding=padding)
     return lax.platform_dependent(*saved, dy, cpu=cpu, default=default)
 
 
@@ -78,6 +72,12 @@ def _convolution(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, pa
     )
 
 
+def _gradients_of_convolution(
+    x: jax.Array, kernel: jax.Array, dy: jax.Array, stride: int, dilation: int, padding: int
+) -> tuple[jax.Array, jax.Array]:
+    return jax.vjp(lambda x, kernel: _convolution(x, kernel, stride, dilation, padding), x, kernel)[1](dy)
+
+
 def _goes_by_taps(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding: int) -> bool:
     if stride > 1 or dilation == 1 or not is_known(*x.shape[1:3]):
         return False
@@ -90,6 +90,14 @@ def _on_cpu(x: jax.Array, kernel: jax.Array, stride: int, dilation: int, padding
     if _goes_by_taps(x, kernel, stride, dilation, padding):
         return _by_taps(x, kernel, dilation, padding)
     return _shifted(x, kernel, stride, dilation, padding)
+
+
+def _gradients_on_cpu(
+    x: jax.Array, kernel: jax.Array, dy: jax.Array, stride: int, dilation: int, padding: int
+) -> tuple[jax.Array, jax.Array]:
+    if _goes_by_taps(x, kernel, stride, dilation, padding):
+        return _gradients_by_taps(x, kernel, dy, dilation, padding)
+    return _shifted_gradients(x, kernel, dy, stride, dilation, padding)
 
 
 def _by_taps(x: jax.Array, kernel: jax.Array, dilation: int, padding: int) -> jax.Array:

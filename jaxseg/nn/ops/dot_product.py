@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxseg.nn.ops.tracing import traced_once
+
 NEVER = -1e30
 """The score of a key that a query must not attend to: its weight is zero, and finite where a query has no other key."""
 
@@ -73,6 +75,7 @@ _Masks: TypeAlias = tuple[jax.Array | None, jax.Array | None]  # mask and bias
 _Saved: TypeAlias = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array, _Masks]
 
 
+@traced_once()
 def _forward(
     query: jax.Array,
     key: jax.Array,
@@ -92,6 +95,7 @@ def _forward(
     return _merge(y.astype(query.dtype), query.shape[2]), (q, k, v, weights, y, (mask, bias))
 
 
+@traced_once()
 def _backward(saved: _Saved, dy: jax.Array) -> tuple[jax.Array | None, ...]:
     q, k, v, weights, y, (mask, bias) = saved
     heads, scale = dy.shape[2], 1 / math.sqrt(q.shape[-1])

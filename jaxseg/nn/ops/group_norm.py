@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxseg.nn.ops.barrier import after_all
+from jaxseg.nn.ops.tracing import traced_once
 
 
 def group_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, groups: int, epsilon: float = 1e-5) -> jax.Array:
@@ -15,6 +16,7 @@ def group_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, groups: int, eps
     return _group_norm(x, scale, bias, groups, epsilon)
 
 
+@traced_once("groups", "epsilon")
 def _group_norm_fwd(
     x: jax.Array, scale: jax.Array, bias: jax.Array, groups: int, epsilon: float
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
@@ -39,6 +41,7 @@ def _group_mean(v: jax.Array, groups: int) -> jax.Array:
     return jnp.broadcast_to(mean, (b, groups, c // groups)).reshape(b, c)
 
 
+@traced_once("groups", "epsilon")
 def _group_norm_bwd(groups: int, epsilon: float, saved: tuple[jax.Array, ...], dy: jax.Array) -> tuple[jax.Array, ...]:
     """With z = (x - mean) inverse: dx = inverse (s dy - mean(s dy) - z mean(s dy z)), the means over the group."""
     del epsilon

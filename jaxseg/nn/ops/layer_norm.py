@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxseg.nn.ops.barrier import after_all
+from jaxseg.nn.ops.tracing import traced_once
 
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float = 1e-5, dtype: Any = None) -> jax.Array:
@@ -17,6 +18,7 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float =
     return _layer_norm(x, scale, bias, epsilon, jnp.dtype(dtype or x.dtype).name)
 
 
+@traced_once("epsilon", "dtype")
 def _forward(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, dtype: str
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
@@ -29,6 +31,7 @@ def _forward(
     return y.astype(dtype), (x, scale, mean, inverse)
 
 
+@traced_once("epsilon", "dtype")
 def _backward(epsilon: float, dtype: str, saved: tuple[jax.Array, ...], dy: jax.Array) -> tuple[jax.Array, ...]:
     """With z = (x - mean) inverse: dx = inverse (s dy - mean(s dy) - z mean(s dy z)), the means over the channels."""
     del epsilon, dtype

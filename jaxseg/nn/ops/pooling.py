@@ -16,6 +16,7 @@ from jaxseg.errors import ArgumentError
 from jaxseg.nn.ops.forms import convolution_forms
 from jaxseg.nn.ops.product import along_axis
 from jaxseg.nn.ops.sizes import Side, is_known
+from jaxseg.nn.ops.tracing import traced_once
 
 
 def max_pool(
@@ -46,6 +47,7 @@ def max_pool(
 _SMALL = 3
 
 
+@traced_once("window", "stride")
 def _maximum(x: jax.Array, window: int, stride: int) -> jax.Array:
     """Max pooling where every pixel is in a window: f[b,h,w,c] -> f[b,y,x,c], h = (y - 1) stride + window."""
     return functools.reduce(jnp.maximum, _taps(x, window, stride))
@@ -65,6 +67,7 @@ def _taps(x: jax.Array, window: int, stride: int) -> list[jax.Array]:
     ]
 
 
+@traced_once("window", "stride")
 def _winner(x: jax.Array, window: int, stride: int) -> jax.Array:
     """Which pixel of each window, counted in reading order, is its first maximum -> i8[b,y,x,c]."""
     first, *rest = _taps(x, window, stride)

@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 
 from jaxseg.nn.ops.forms import convolution_forms
+from jaxseg.nn.ops.tracing import traced_once
 
 _einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
@@ -60,6 +61,7 @@ def along_axis(matrix: np.ndarray, x: jax.Array, axis: int) -> jax.Array:
     )
 
 
+@traced_once("axis")
 def _in_float32(matrix: np.ndarray, x: jax.Array, axis: int) -> jax.Array:
     pattern = "yh,bhwc->bywc" if axis == 1 else "xw,bhwc->bhxc"
     return jnp.einsum(pattern, matrix, x.astype(jnp.float32), precision="highest").astype(x.dtype)

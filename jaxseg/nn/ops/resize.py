@@ -16,6 +16,7 @@ from jaxseg.errors import ArgumentError
 from jaxseg.nn.ops.by_device import splits_rows
 from jaxseg.nn.ops.product import along_axis
 from jaxseg.nn.ops.sizes import Side, is_known
+from jaxseg.nn.ops.tracing import traced_once
 
 Method = Literal["bilinear", "nearest"]
 
@@ -145,6 +146,7 @@ def _sample_unknown(x: jax.Array, axis: int, out: Side, align_corners: bool) -> 
     return ((1 - share) * first + share * second).astype(x.dtype)
 
 
+@traced_once("axis", "factor")
 def _blend_axis(x: jax.Array, axis: int, factor: int) -> jax.Array:
     """Enlarges by a whole factor: each of the `factor` phases blends a pixel with one neighbour, without any gather."""
     size = x.shape[axis]
@@ -175,6 +177,7 @@ def _offsets(factor: int) -> list[float]:
     return [(u + 0.5) / factor - 0.5 for u in range(factor)]
 
 
+@traced_once("axis", "factor")
 def _reduce_axis(axis: int, factor: int, _: None, dy: jax.Array) -> tuple[jax.Array]:
     """The gradient of `_blend_axis`; the automatic one takes longer, see `benchmarks/primitives.py`."""
     size = dy.shape[axis] // factor

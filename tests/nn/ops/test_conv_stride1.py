@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxseg.nn.ops.conv_stride1 import conv2d_stride1, kernel_gradient
+from jaxseg.nn.ops.conv_stride1 import _automatic, conv2d_stride1, kernel_gradient
 
 
 def draw(*shape, seed=0):
@@ -33,14 +33,16 @@ def test_it_is_the_sum_over_images_and_pixels(channels, case):
     @jax.jit
     def both(x, kernel, dy):
         y, pull = jax.vjp(lambda x, kernel: conv2d_stride1(x, kernel, dilation, padding), x, kernel)
-        return y, pull(dy), kernel_gradient(x, dy, size, dilation, padding)
+        forms = kernel_gradient(x, dy, size, dilation, padding), _automatic(x, dy, kernel.shape, dilation, padding)
+        return y, pull(dy), forms
 
     reach = dilation * (size - 1)
     dy = draw(2, 13 + 2 * padding - reach, 16 + 2 * padding - reach, o, seed=2)
-    y, (_, dk), alone = both(x, kernel, dy)
+    y, (_, dk), (alone, elsewhere) = both(x, kernel, dy)
     assert y.shape == dy.shape and dk.shape == kernel.shape
     np.testing.assert_allclose(dk, summed(x, dy, size, dilation, padding), rtol=1e-4, atol=1e-3)
     np.testing.assert_array_equal(alone, dk)
+    np.testing.assert_allclose(elsewhere, summed(x, dy, size, dilation, padding), rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("channels", [(3, 5), (5, 3)])
