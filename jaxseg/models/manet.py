@@ -18,7 +18,7 @@ from jaxseg.models import encoders
 from jaxseg.models.assembly import check_widths, decoder_levels, make_encoder, name_stages, to_logits, walk_up
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.plain import conv_layers
-from jaxseg.nn import Conv, ConvNormAct, Layers, global_avg_pool, resize
+from jaxseg.nn import Conv, ConvNormAct, Layers, global_avg_pool, join_upsampled, resize
 from jaxseg.nn.ops.product import product
 
 Attention = Literal["rows", "all"]
@@ -83,16 +83,16 @@ class FusionStage(nn.Module):
     def __call__(self, x: jax.Array, skip: jax.Array, *, train: bool = False) -> jax.Array:
         channels, size = skip.shape[-1], skip.shape[1:3]
         if not channels:
-            return conv_layers(resize(x, size, self.up), self.features, 2, "same", self.common, train=train)
+            joined = join_upsampled(x, skip, self.up)
+            return conv_layers(joined, self.features, 2, "same", self.common, train=train)
         x = ConvNormAct(x.shape[-1], common=self.common, name="high1")(x, train=train)
         x = ConvNormAct(channels, 1, common=self.common, name="high2")(x, train=train)
-        x = resize(x, size, self.up)
         gates = [
             ChannelGate(self.reduction, self.common.dtype, name=name)(y)
-            for name, y in (("gate_high", x), ("gate_low", skip))
+            for name, y in (("gate_high", resize(x, size, self.up)), ("gate_low", skip))
         ]
-        x = jnp.concatenate([x * (gates[0] + gates[1]).astype(x.dtype), skip], axis=-1)
-        return conv_layers(x, self.features, 2, "same", self.common, train=train)
+        joined = join_upsampled(x * (gates[0] + gates[1]).astype(x.dtype), skip, self.up)
+        return conv_layers(joined, self.features, 2, "same", self.common, train=train)
 
 
 class MANet(nn.Module):

@@ -11,14 +11,13 @@ import functools
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxseg.arguments import Share
 from jaxseg.models.assembly import check_widths, make_encoder, name_stages, to_logits, walk_up
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.residual import ResidualEncoder, Shortcut, Unit, refuse_depth, residual_unit, residual_units
-from jaxseg.nn import ConvTranspose, Layers, drop_rates, pad_to_multiple, resize
+from jaxseg.nn import ConvTranspose, Layers, drop_rates, join_upsampled, pad_to_multiple
 from jaxseg.nn.conv import near_zero
 
 Up = Literal["nearest", "bilinear", "transposed"]
@@ -47,9 +46,7 @@ class ResUNetStage(nn.Module):
             x = ConvTranspose(
                 x.shape[-1], kernel_size=self.factor, stride=self.factor, dtype=self.common.dtype, name="up"
             )(x)
-        elif self.factor > 1:
-            x = resize(x, skip.shape[1:3], method=self.up)
-        x = jnp.concatenate([x, skip], axis=-1)
+        joined = join_upsampled(x, skip, "bilinear" if self.up == "bilinear" else "nearest")
 
         def build(i: int) -> nn.Module:
             return residual_unit(
@@ -62,7 +59,7 @@ class ResUNetStage(nn.Module):
                 name=f"block{i + 1}",
             )
 
-        return residual_units(build, self.blocks, x, shared=self.shared, train=train)
+        return residual_units(build, self.blocks, joined, shared=self.shared, train=train)
 
 
 class ResUNetDecoder(nn.Module):

@@ -8,7 +8,6 @@ are those of the authors' code.
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxseg.models.assembly import name_stages, to_logits, walk_up
@@ -19,10 +18,11 @@ from jaxseg.nn import (
     NormActConv,
     PreActBlock,
     SqueezeExcite,
+    join_upsampled,
     max_pool,
     pad_to_multiple,
-    resize,
 )
+from jaxseg.nn.joined import Features
 
 _RATIO = 8  # of the gates
 
@@ -39,7 +39,7 @@ class GatedUnit(nn.Module):
     common: Layers = Layers()
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: Features, *, train: bool = False) -> jax.Array:
         form: dict[str, Any] = {"stride": self.stride, "first_preact": self.first_preact, "common": self.common}
         x = PreActBlock(self.features, **form, name="unit")(x, train=train)
         return SqueezeExcite(_RATIO, dtype=self.common.dtype, name="squeeze")(x)
@@ -107,8 +107,7 @@ class ResUNetPPStage(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, skip: jax.Array, *, train: bool = False) -> jax.Array:
         x = AttentionUnit(self.common, name="attention")(x, skip, train=train)
-        x = jnp.concatenate([resize(x, skip.shape[1:3], "nearest"), skip], -1)
-        return GatedUnit(self.features, common=self.common, name="block")(x, train=train)
+        return GatedUnit(self.features, common=self.common, name="block")(join_upsampled(x, skip), train=train)
 
 
 class ResUNetPPDecoder(nn.Module):

@@ -27,6 +27,7 @@ from jaxseg.nn import (
     ConvTranspose,
     Layers,
     SubPixelUp,
+    join_upsampled,
     max_pool_with_indices,
     max_unpool,
     pad_to_multiple,
@@ -57,6 +58,9 @@ class UNetStage(nn.Module):
     def __call__(self, x: jax.Array, skip: jax.Array, *, train: bool = False) -> jax.Array:
         if self.skip == "indices":
             x = max_unpool(self._match(x, skip), max_pool_with_indices(skip)[1], skip.shape[1:3])
+        elif self.skip == "concat" and self.up == "nearest":
+            joined = join_upsampled(x, skip)
+            return conv_layers(joined, self.features, self.convs, self.padding, self.common, train=train)
         else:
             x = self._upsample(x, skip.shape[1:3])
         if self.skip == "concat":

@@ -27,10 +27,12 @@ from jaxseg.nn.dense import Dense, parameter
 from jaxseg.nn.dropout import Dropout, StochasticDepth, draw_of_examples, drop_rates, keys_of_examples
 from jaxseg.nn.initializers import KERNEL_INITS, he_normal, he_uniform
 from jaxseg.nn.inverted import FusedInvertedResidual, InvertedResidual, round_channels
+from jaxseg.nn.joined import Joined, join_upsampled
 from jaxseg.nn.large_fov import LargeFOV
 from jaxseg.nn.layers import BARE, Layers
 from jaxseg.nn.norm import BatchNorm, GroupNorm, Identity, LayerNorm, NormSpec, is_identity, make_norm
 from jaxseg.nn.ops.conv import conv2d, conv_transpose2d, depth_to_space, space_to_depth
+from jaxseg.nn.ops.conv_upsampled import conv2d_upsampled
 from jaxseg.nn.ops.cubic import resize_cubic
 from jaxseg.nn.ops.deformable import deformable_attention
 from jaxseg.nn.ops.dense_crf import dense_crf
@@ -83,6 +85,7 @@ __all__ = [
     "GroupNorm",
     "Identity",
     "InvertedResidual",
+    "Joined",
     "LargeFOV",
     "LayerCRF",
     "LayerNorm",
@@ -109,6 +112,7 @@ __all__ = [
     "avg_pool",
     "classifier",
     "conv2d",
+    "conv2d_upsampled",
     "conv_transpose2d",
     "crop_to",
     "current_step",
@@ -124,6 +128,7 @@ __all__ = [
     "he_uniform",
     "identity_kernel",
     "is_identity",
+    "join_upsampled",
     "keys_of_examples",
     "make_norm",
     "max_along",

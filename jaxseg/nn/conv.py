@@ -19,6 +19,7 @@ from jaxseg.arguments import Count, WholeNotNegative, check_value
 from jaxseg.errors import counted
 from jaxseg.nn.dense import parameter
 from jaxseg.nn.initializers import he_normal
+from jaxseg.nn.joined import Features, Joined, conv2d_joined, whole
 from jaxseg.nn.layers import BARE, Layers
 from jaxseg.nn.norm import is_identity, uses_batch
 from jaxseg.nn.ops.conv import conv2d, conv2d_rectangular, conv_transpose2d
@@ -81,7 +82,7 @@ class Conv(nn.Module):
     bias_init: Initializer = nn.initializers.zeros_init()
 
     @nn.compact
-    def __call__(self, x: jax.Array, outputs: jax.Array | None = None, cosine: bool = False) -> jax.Array:
+    def __call__(self, x: Features, outputs: jax.Array | None = None, cosine: bool = False) -> jax.Array:
         """f[b,h,w,c] -> f[b,y,x,features], or f[b,y,x,s] of the features `outputs` i32[s] alone (groups = 1).
 
         With `cosine` they are cosines times a learned factor, see `nn.WithCosineHead`.
@@ -90,6 +91,9 @@ class Conv(nn.Module):
         check_value("Conv.kernel_size", self.kernel_size, _KernelSize)
         check_value("Conv.padding", self.padding, _Padding)
         c, k = x.shape[-1], self.kernel_size
+        if isinstance(x, Joined) and isinstance(k, int) and self._keeps_size(k) and outputs is None and not cosine:
+            return self._joined(x, k)
+        x = whole(x)
         if c % self.groups or self.features % self.groups:
             raise ValueError(
                 f"Conv with groups={self.groups} cannot take {counted(c, 'channel')} to "
@@ -114,8 +118,21 @@ class Conv(nn.Module):
             kernel, bias = kernel[..., outputs], None if bias is None else bias[outputs]
         if cosine:
             x, kernel = self._on_sphere(x, kernel)
-        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = conv2d(x, kernel, stride=self.stride, dilation=self.dilation, groups=self.groups, padding=padding)
+        image, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = conv2d(image, kernel, stride=self.stride, dilation=self.dilation, groups=self.groups, padding=padding)
+        return y if bias is None else y + bias.reshape(1, 1, 1, -1)
+
+    def _keeps_size(self, k: int) -> bool:
+        """Whether the kernel is of 1x1 or 3x3, and each output pixel lies at an input pixel."""
+        dense = self.stride == self.dilation == self.groups == 1
+        return k in (1, 3) and dense and self.padding in (None, "same", k // 2)
+
+    def _joined(self, x: Joined, k: int) -> jax.Array:
+        """The convolution of `Joined` features by a kernel of k x k that keeps their size."""
+        kernel = parameter(self, "kernel", self.kernel_init, (k, k, x.shape[-1], self.features))
+        bias = parameter(self, "bias", self.bias_init, (self.features,)) if self.use_bias else None
+        coarse, fine, kernel, bias = promote_dtype(x.coarse, x.fine, kernel, bias, dtype=self.dtype)
+        y = conv2d_joined(Joined(coarse, fine), kernel)
         return y if bias is None else y + bias.reshape(1, 1, 1, -1)
 
     def _rectangular(self, x: jax.Array, sides: tuple[int, int]) -> jax.Array:
@@ -197,7 +214,7 @@ class ConvNormAct(nn.Module):
     common: Layers = BARE
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: Features, *, train: bool = False) -> jax.Array:
         bias = is_identity(self.common.norm)
         common: dict[str, Any] = {"dtype": self.common.dtype, "kernel_init": self.common.kernel_init}
         space: dict[str, Any] = {"kernel_size": self.kernel_size, "stride": self.stride}
@@ -281,7 +298,7 @@ class ConvTransposeNormAct(nn.Module):
         return self.common.activate(self.common.normalise(up(x), "norm", train=train))
 
 
-def check_image(x: jax.Array, name: str) -> None:
+def check_image(x: Features, name: str) -> None:
     """Raises ValueError unless `x` is f[b,h,w,c] with at least one pixel."""
     if x.ndim != 4 or 0 in x.shape[1:3]:
         raise ValueError(f"{name} takes an array [b,h,w,c] with h, w >= 1, got shape {x.shape}.")

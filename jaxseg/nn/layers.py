@@ -7,10 +7,29 @@ import jax
 import jax.numpy as jnp
 
 from jaxseg.nn.initializers import he_normal
-from jaxseg.nn.norm import make_norm
+from jaxseg.nn.joined import Features, Joined, whole
+from jaxseg.nn.norm import BatchNorm, Identity, make_norm
 from jaxseg.types import Activation, Initializer, NormFactory
 
 _BATCH_NORM = make_norm("batch")
+
+# Of these each value of the result depends on one value of the input.
+_ELEMENTWISE = frozenset(
+    {
+        jax.nn.relu,
+        jax.nn.sigmoid,
+        jax.nn.leaky_relu,
+        jax.nn.relu6,
+        jax.nn.elu,
+        jax.nn.selu,
+        jax.nn.celu,
+        jax.nn.gelu,
+        jax.nn.silu,
+        jax.nn.hard_swish,
+        jax.nn.softplus,
+        jax.nn.tanh,
+    }
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,13 +57,20 @@ class Layers:
         """Returns the same settings with `changes`."""
         return dataclasses.replace(self, **changes)
 
-    def normalise(self, x: jax.Array, name: str, *, train: bool) -> jax.Array:
+    def normalise(self, x: Features, name: str, *, train: bool) -> Any:
         """Applies a norm layer, the child `name` of the compact module that calls this: f[...,c] -> f[...,c]."""
-        return x if self.norm is None else self.norm(name=name)(x, train=train)
+        if self.norm is None:
+            return x
+        layer = self.norm(name=name)
+        return layer(x if type(layer) in (BatchNorm, Identity) else whole(x), train=train)
 
-    def activate(self, x: jax.Array) -> jax.Array:
+    def activate(self, x: Features) -> Any:
         """Applies the activation, if there is one: f[...] -> f[...]."""
-        return x if self.act is None else self.act(x)
+        if self.act is None:
+            return x
+        if isinstance(x, Joined) and self.act in _ELEMENTWISE:
+            return x.apply(self.act)
+        return self.act(whole(x))
 
 
 BARE = Layers(norm=None, dtype=None)

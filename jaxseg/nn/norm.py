@@ -19,6 +19,7 @@ from jax import lax
 from jaxseg.arguments import NotNegative, Share, WholeNotNegative, check, check_value
 from jaxseg.errors import ArgumentError
 from jaxseg.nn.dense import parameter
+from jaxseg.nn.joined import Features, Joined
 from jaxseg.nn.ops.batch_norm import batch_norm
 from jaxseg.nn.ops.group_norm import group_norm
 from jaxseg.nn.ops.layer_norm import layer_norm
@@ -41,6 +42,8 @@ class _Norm(nn.Module):
 class BatchNorm(_Norm):
     """Batch normalisation of f[...,c] over all axes but the last (Ioffe & Szegedy 2015, Algorithm 1).
 
+    `Joined` features stay in two parts.
+
     Training uses the statistics of the batch and moves the running statistics (collection "batch_stats": mean and
     biased variance, f32[c]) towards them by 1 - momentum; evaluation uses the running statistics. Under one `jit` over
     a sharded batch, the statistics are those of the global batch; under `pmap` or `vmap`, `axis_name` makes them so.
@@ -59,7 +62,7 @@ class BatchNorm(_Norm):
     momentum: Share = 0.9
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: Features, *, train: bool = False) -> Any:
         c = x.shape[-1]
         scale, bias = self._affine(c)
         mean_ = self.variable("batch_stats", "mean", jnp.zeros, (c,), jnp.float32)
@@ -74,14 +77,32 @@ class BatchNorm(_Norm):
             # The running mean is close to the mean; around it the one-pass variance loses no digits.
             centre = lax.stop_gradient(mean_.value)
             axis_name = None if self.is_initializing() else self.axis_name
-            y, mean, var = batch_norm(x, scale, bias, centre, self.epsilon, axis_name, self.dtype)
+            y, mean, var = self._with_statistics(x, scale, bias, centre, axis_name)
             if not self.is_initializing():
                 mean_.value = self.momentum * mean_.value + (1 - self.momentum) * mean
                 var_.value = self.momentum * var_.value + (1 - self.momentum) * var
             return y
         multiplier = lax.rsqrt(var_.value + self.epsilon) * scale
-        shape = (1,) * (x.ndim - 1) + (c,)
-        y = (x.astype(jnp.float32) - mean_.value.reshape(shape)) * multiplier.reshape(shape) + bias.reshape(shape)
+        if isinstance(x, Joined):
+            return x.apply(self._shift, mean_.value, multiplier, bias)
+        return self._shift(x, mean_.value, multiplier, bias)
+
+    def _with_statistics(
+        self, x: Features, scale: jax.Array, bias: jax.Array, centre: jax.Array, axis_name: Any
+    ) -> tuple[Any, jax.Array, jax.Array]:
+        """`batch_norm`; of `Joined` features, that of the two parts, since to repeat values changes no statistic."""
+        if not isinstance(x, Joined):
+            return batch_norm(x, scale, bias, centre, self.epsilon, axis_name, self.dtype)
+        c = x.coarse.shape[-1]
+        coarse = self._with_statistics(x.coarse, scale[:c], bias[:c], centre[:c], axis_name)
+        fine = self._with_statistics(x.fine, scale[c:], bias[c:], centre[c:], axis_name)
+        mean, var = (jnp.concatenate(both) for both in zip(coarse[1:], fine[1:]))
+        return Joined(coarse[0], fine[0]), mean, var
+
+    def _shift(self, x: jax.Array, mean: jax.Array, multiplier: jax.Array, bias: jax.Array) -> jax.Array:
+        """(x - mean) multiplier + bias of f[...,c] and f32[c]."""
+        mean, multiplier, bias = (each.reshape((1,) * (x.ndim - 1) + (-1,)) for each in (mean, multiplier, bias))
+        y = (x.astype(jnp.float32) - mean) * multiplier + bias
         return y.astype(self.dtype or x.dtype)
 
 
@@ -129,7 +150,7 @@ class LayerNorm(_Norm):
 class Identity(nn.Module):
     """No normalisation: returns its input."""
 
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: Features, *, train: bool = False) -> Any:
         del train
         return x
 
@@ -205,7 +226,7 @@ def with_defaults(norm: NormFactory | None, **defaults: Any) -> NormFactory | No
     return functools.partial(norm, **defaults)
 
 
-def several_values(x: jax.Array, axis_name: Any) -> bool:
+def several_values(x: Features, axis_name: Any) -> bool:
     """Whether f[b,...,c], over the mapped axis (or axes) too, has more than one value per channel to normalise.
 
     For a single value, batch norm would return its bias and move its running variance to zero, so it raises an error;

@@ -26,6 +26,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxseg.errors import ConfigError
 from jaxseg.nn.conv import Conv, ConvTranspose
 from jaxseg.nn.dense import Dense
+from jaxseg.nn.joined import whole
 from jaxseg.nn.strips import StripConv
 from jaxseg.types import PyTree
 
@@ -177,7 +178,7 @@ class WithQuantisedInputs(nn.Module):
                 return call(*args, **kwargs)
             if not self.quantisation.covers("/".join(layer.path)):
                 return call(*args, **kwargs)
-            return call(self._read(layer, args[0], train), *args[1:], **kwargs)
+            return call(self._read(layer, whole(args[0]), train), *args[1:], **kwargs)
 
         with nn.intercept_methods(read):
             return self.model(image, train=train)

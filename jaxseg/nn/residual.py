@@ -47,6 +47,7 @@ from jaxseg.nn.attention import SqueezeExcite
 from jaxseg.nn.conv import Conv, ConvNormAct, check_image, identity_kernel, unit_gain
 from jaxseg.nn.dense import parameter
 from jaxseg.nn.dropout import Dropout, StochasticDepth
+from jaxseg.nn.joined import Features, whole
 from jaxseg.nn.layers import BARE, Layers
 from jaxseg.nn.norm import is_identity
 from jaxseg.nn.ops.pooling import avg_pool
@@ -58,7 +59,7 @@ SHORTCUTS: tuple[str, ...] = get_args(Shortcut)
 
 def _combine(
     block: nn.Module,
-    x: jax.Array,
+    x: Features,
     branch: jax.Array,
     *,
     shortcut: str,
@@ -83,24 +84,25 @@ def _combine(
             f"{branch.shape[1:]}; take shortcut='projection' or 'auto'."
         )
     if same and shortcut == "weighted":
+        x = whole(x)
         weight = parameter(block, "identity_scale", nn.initializers.ones_init(), (features,))
         return x * weight.astype(x.dtype).reshape(1, 1, 1, -1) + branch
     if same and shortcut not in ("projection", "learned"):
-        return x + branch
+        return whole(x) + branch
     if pool > 1:
-        x, stride = _mean_around(x, pool, stride), 1
+        x, stride = _mean_around(whole(x), pool, stride), 1
     # The branch ends in a bias or in a norm that has one, so the shortcut needs no bias.
     init = _shortcut_init(shortcut, x.shape[-1], features, common)
-    x = Conv(features, 1, stride=stride, use_bias=False, dtype=common.dtype, kernel_init=init, name="shortcut")(x)
-    x = common.normalise(x, "shortcut_norm", train=train)
+    y = Conv(features, 1, stride=stride, use_bias=False, dtype=common.dtype, kernel_init=init, name="shortcut")(x)
+    y = common.normalise(y, "shortcut_norm", train=train)
     if shortcut == "learned":
         weight = Conv(features, 1, use_bias=False, dtype=common.dtype, kernel_init=identity_kernel, name="weight")
         branch = weight(branch)
-    if x.shape != branch.shape:
+    if y.shape != branch.shape:
         raise ValueError(
-            f"The shortcut gives {x.shape[1:]} and the branch {branch.shape[1:]}; is stride={stride} right?"
+            f"The shortcut gives {y.shape[1:]} and the branch {branch.shape[1:]}; is stride={stride} right?"
         )
-    return x + branch
+    return y + branch
 
 
 def _shortcut_init(shortcut: str, c: int, features: int, common: Layers) -> Initializer:
@@ -191,7 +193,7 @@ class BasicBlock(nn.Module):
     common: Layers = BARE
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: Features, *, train: bool = False) -> jax.Array:
         check_image(x, "BasicBlock")
         first = self.first_dilation or self.dilation
         conv1 = ConvNormAct(self.features, stride=self.stride, dilation=first, common=self.common, name="conv1")
@@ -242,7 +244,7 @@ class BottleneckBlock(nn.Module):
         return _finish(self, x, h, train=train)
 
 
-def _finish(block: BasicBlock | BottleneckBlock, x: jax.Array, h: jax.Array, *, train: bool) -> jax.Array:
+def _finish(block: BasicBlock | BottleneckBlock, x: Features, h: jax.Array, *, train: bool) -> jax.Array:
     """The end of both blocks: gates, stochastic depth, the sum with the shortcut, the activation."""
     common = block.common
     if block.squeeze_ratio is not None:
@@ -293,7 +295,7 @@ class PreActBlock(nn.Module):
     common: Layers = BARE
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: Features, *, train: bool = False) -> jax.Array:
         check_image(x, "PreActBlock")
         common = self.common
         h = common.activate(common.normalise(x, "norm1", train=train)) if self.first_preact else x

@@ -7,6 +7,7 @@ from flax import linen as nn
 
 from jaxseg.arguments import Share
 from jaxseg.nn import ConvNormAct, Dropout, Layers, max_pool
+from jaxseg.nn.joined import Features, whole
 
 Padding = Literal["same", "valid"]
 
@@ -28,12 +29,12 @@ class ConvStage(nn.Module):
         return conv_layers(x, self.features, self.convs, self.padding, self.common, train=train)
 
 
-def conv_layers(x: jax.Array, features: int, convs: int, padding: Padding, common: Layers, *, train: bool) -> jax.Array:
+def conv_layers(x: Features, features: int, convs: int, padding: Padding, common: Layers, *, train: bool) -> jax.Array:
     """The layers of a `ConvStage`, as children "conv1", "conv2", ... of the compact module that calls this."""
     margin = 0 if padding == "valid" else None
     for i in range(convs):
         x = ConvNormAct(features, padding=margin, common=common, name=f"conv{i + 1}")(x, train=train)
-    return x
+    return whole(x)
 
 
 class PlainEncoder(nn.Module):

@@ -9,6 +9,7 @@ from flax import linen as nn
 from jaxseg.arguments import Share
 from jaxseg.nn import BasicBlock, Layers, PreActBlock, drop_rates
 from jaxseg.nn.dropout import MONTE_CARLO
+from jaxseg.nn.joined import Features
 
 Shortcut = Literal["auto", "projection", "learned", "scaled", "scaled_channels", "weighted", "none"]
 Unit = Literal["preact", "basic"]
@@ -25,7 +26,7 @@ def residual_unit(kind: Unit, features: int, *, first_preact: bool = True, **fie
     return PreActBlock(features, first_preact=first_preact, **fields)
 
 
-def residual_units(build: Callable[[int], nn.Module], blocks: int, x: jax.Array, *, shared: bool, train: bool) -> Any:
+def residual_units(build: Callable[[int], nn.Module], blocks: int, x: Features, *, shared: bool, train: bool) -> Any:
     """f[b,h,w,c] -> f[b,h/stride,w/stride,features]: the units build(0) to build(blocks - 1), one after the other.
 
     Call it in the compact method of a stage.
@@ -41,12 +42,12 @@ def residual_units(build: Callable[[int], nn.Module], blocks: int, x: jax.Array,
             Cortex"). It has an effect from three units on.
         train: whether batch norm takes the statistics of the batch, and dropout drops.
     """
-    x = build(0)(x, train=train)
+    y = build(0)(x, train=train)
     again = blocks - 1
     if not shared or again < 2:
         for i in range(1, blocks):
-            x = build(i)(x, train=train)
-        return x
+            y = build(i)(y, train=train)
+        return y
 
     def step(unit: nn.Module, x: jax.Array, _: None) -> tuple[jax.Array, None]:
         return unit(x, train=train), None
@@ -59,7 +60,7 @@ def residual_units(build: Callable[[int], nn.Module], blocks: int, x: jax.Array,
         length=again,
         unroll=again,
     )
-    return repeat(build(1), x, None)[0]
+    return repeat(build(1), y, None)[0]
 
 
 def refuse_depth(shared: bool, drop_path: float) -> None:

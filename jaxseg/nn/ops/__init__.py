@@ -5,6 +5,7 @@ They know no layer and no parameter. The layers of `jaxseg.nn` call them, and `j
 
 from jaxseg.nn.ops.conv import conv2d, conv_transpose2d, depth_to_space, space_to_depth
 from jaxseg.nn.ops.conv_stride1 import conv2d_stride1
+from jaxseg.nn.ops.conv_upsampled import conv2d_upsampled
 from jaxseg.nn.ops.deformable import deformable_attention
 from jaxseg.nn.ops.dense_crf import dense_crf
 from jaxseg.nn.ops.depthwise import depthwise_conv2d
@@ -25,6 +26,7 @@ __all__ = [
     "avg_pool",
     "conv2d",
     "conv2d_stride1",
+    "conv2d_upsampled",
     "conv_transpose2d",
     "crop_to",
     "deformable_attention",
