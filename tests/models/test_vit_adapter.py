@@ -1,6 +1,7 @@
 """ViT-Adapter: its levels and gradients written out in torch, its places, its sizes, and the networks over it."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +72,8 @@ def exchange(t, x, keys, name, asking, answering, heads=2, points=4):
     form = (len(x), x.shape[1], heads, len(answering), points)
     offsets = dense(t, query, f"{name}/attention/offsets").reshape(*form, 2)
     weights = dense(t, query, f"{name}/attention/weights").reshape(*form[:3], -1).softmax(-1).reshape(form)
-    total, first = 0.0, 0
+    total: Any = 0.0
+    first = 0
     for i, (h, w, stride) in enumerate(answering):
         part = value[:, first : first + h * w].unflatten(-1, (heads, -1)).permute(0, 2, 3, 1).reshape(-1, 1, h, w)
         first += h * w
@@ -166,7 +168,8 @@ def test_levels_and_gradients_are_those_of_the_paper(size):
     theirs = adapter_in_torch(t, nchw(x))
     for ours_, theirs_ in zip(levels, theirs, strict=True):
         assert_close(ours_, theirs_.detach().numpy().transpose(0, 2, 3, 1), 1e-4)
-    sum((nchw(w) * level).sum() for w, level in zip(weights, theirs)).backward()
+    loss: Any = sum((nchw(w) * level).sum() for w, level in zip(weights, theirs))
+    loss.backward()
     unused = {"encoder/norm/scale", "encoder/norm/bias"}
     shifts = {"adapter/prior/project0/bias", "adapter/up/bias"}
     for path, leaf in jax.tree_util.tree_flatten_with_path(gradients)[0]:
@@ -188,7 +191,8 @@ def test_at_first_the_patches_are_those_of_the_transformer_alone():
     np.testing.assert_array_equal(y, x)
     variables = jax.tree.map(lambda leaf: leaf, variables)
     variables["params"]["scale"] = jnp.ones(8)
-    assert np.abs(Injector(2, 4, jnp.float32).apply(variables, x, levels, sizes, where) - x).max() > 1e-3
+    changed: Any = Injector(2, 4, jnp.float32).apply(variables, x, levels, sizes, where)
+    assert np.abs(changed - x).max() > 1e-3
 
 
 def test_a_pixel_has_its_own_place_in_each_level():
