@@ -7,7 +7,8 @@ The attention is read while the network runs, from what its modules take and giv
   to in the class token, registers and queries has no place and is left out.
 - `MultiHeadAttention` between queries and pixels (mask2former): to which pixels the queries attend that predict the
   explained class at the explained pixels, in proportion to how much each predicts it.
-- `DeformableAttention` (mask2former): at which points the explained pixels read, with the weights of the points.
+- `DeformableAttention` (mask2former): at which points the explained pixels read, with the weights of the points; that
+  of ViT-Adapter, between patches and levels, is left out.
 - `AttentionGate` (attention_unet, attention_decoder with kind="gate"): the gate, for all pixels and classes the same.
 - `ObjectAttention` (ocrnet): how much each pixel attends to the object of the explained class; and the region of that
   object, the share of each pixel in it.
@@ -58,7 +59,7 @@ def attention_maps(
         result = call(*args, **kwargs)
         module = context.module
         if context.method_name == "__call__":
-            if isinstance(module, _KINDS) and not isinstance(module, KernelAttention):
+            if isinstance(module, _KINDS) and not isinstance(module, KernelAttention) and module.path[0] != "adapter":
                 calls[module.path] = (module, args, result)
             elif module.path and module.path[-1] in _READ:
                 inner[module.path] = result

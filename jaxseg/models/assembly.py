@@ -15,6 +15,7 @@ from jaxseg.arguments import Share
 from jaxseg.errors import counted
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.feature_pyramid import FeaturePyramid, WithPyramid
+from jaxseg.models.vit_adapter import ViTAdapter, WithAdapter
 from jaxseg.nn import BARE, ConvNormAct, Dropout, Layers, classifier, crop_to, resize
 from jaxseg.nn.conv import he_normal
 from jaxseg.types import Initializer
@@ -27,7 +28,8 @@ def make_encoder(
 
     A plain vision transformer, whose levels have one stride, gets a feature pyramid behind it, the child "pyramid"
     (`feature_pyramid`), unless `pyramid` is False, for networks that read its own levels. A network that has a child of
-    this name already gives another, `pyramid_name`.
+    this name already gives another, `pyramid_name`. With `pyramid="adapter"` it has the levels of its adapter, the
+    child "adapter" (`vit_adapter`), in every network.
 
     A family whose published weights belong to one activation (ResNet's ReLU, MobileNetV3's hard swish) keeps it,
     whatever the activation in `common`. A third-party factory gets those of common, norm, act and dtype that are
@@ -36,6 +38,10 @@ def make_encoder(
     offered = {"common": common, "norm": common.norm, "act": common.act, "dtype": common.dtype}
     parameters = inspect.signature(encoder).parameters
     made: Any = encoder(**{name: value for name, value in offered.items() if name in parameters}, name="encoder")
+    if getattr(made, "pyramid", "simple") == "adapter":
+        ends = tuple(sorted(set(made.levels)))
+        form = (made.adapter_heads or made.num_heads, made.adapter_ratio, made.adapter_stem, float(made.drop_path))
+        return WithAdapter(made, ViTAdapter(made.width, made.patch, ends, *form, common=common, name="adapter"))
     if not pyramid or not hasattr(made, "pyramid_width"):
         return made
     return WithPyramid(made, FeaturePyramid(made.pyramid_width, made.patch, common.dtype, name=pyramid_name))

@@ -141,7 +141,10 @@ class EoMT(nn.Module):
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
         encoder = make_encoder(self.encoder, self.common, pyramid=False)
         if not hasattr(encoder, "pyramid_width"):
-            raise ValueError("EoMT: encoder must be a vision transformer (vit_*), whose blocks take the queries.")
+            raise ValueError(
+                "EoMT: encoder must be a vision transformer (vit_*) without pyramid='adapter', whose "
+                "blocks take the queries."
+            )
         if self.blocks > encoder.depth or encoder.levels[-1] != encoder.depth or not encoder.norm_levels:
             raise ValueError(
                 f"EoMT: the encoder's depth {encoder.depth} must be at least blocks={self.blocks}, its last block the "

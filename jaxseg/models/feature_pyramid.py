@@ -99,18 +99,16 @@ class FeaturePyramid(nn.Module):
             inside = crop_to(level, tuple(-(-side * cells // pixels) for side in seen or size))
             wanted = tuple(-(-side // stride) for side in size)
             whole = seen is None or tuple(seen) == tuple(size)
-            pyramid.append(_sampled(inside, pixels, cells * stride, wanted) if whole else resize(inside, wanted))
+            pyramid.append(sampled(inside, pixels, cells * stride, wanted) if whole else resize(inside, wanted))
         return tuple(pyramid)
 
 
-def _sampled(x: jax.Array, old: int, new: int, size: tuple[int, ...]) -> jax.Array:
+def sampled(x: jax.Array, old: int, new: int, size: tuple[int, ...]) -> jax.Array:
     """f[b,y,x,c] of cells whose side is `old` -> f[b,*size,c] of cells of `new`, from the same top left corner on.
 
     Bilinear where the centres of the new cells lie, and beyond the last centre its value. Resizing would bring the
     other corner to that of the new cells, which may lie elsewhere.
     """
-    if old == new:
-        return resize(x, size)
     unit = math.gcd(old, new)
     blocks = [-(-side // (old // unit)) for side in size]  # of new // unit old cells, which are old // unit new ones
     missing = [count * (new // unit) - side for count, side in zip(blocks, x.shape[1:3])]

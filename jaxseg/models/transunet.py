@@ -17,6 +17,7 @@ from jaxseg.models.assembly import check_widths, decoder_levels, make_encoder, n
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.vit import ViT
 from jaxseg.models.unet import UNetDecoder
+from jaxseg.models.vit_adapter import WithAdapter
 from jaxseg.nn import ConvNormAct, Layers, pad_to_multiple
 
 
@@ -51,7 +52,7 @@ class TransUNet(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool = False) -> tuple[jax.Array, dict[str, Any]]:
         encoder = make_encoder(self.encoder, self.common, pyramid=False)
-        if hasattr(encoder, "pyramid_width"):
+        if hasattr(encoder, "pyramid_width") or isinstance(encoder, WithAdapter):
             raise ValueError("transunet has a transformer of its own; give it a convolutional encoder.")
         x, size = pad_to_multiple(image, encoder.strides[-1])
         pyramid = encoder(x, train=train)

@@ -18,43 +18,70 @@ from jaxseg.types import Array, Initializer
 
 
 class DeformableAttention(nn.Module):
-    """Each token of a pyramid attends to a few learned points of each level (eq. 3): f[b,t,c] -> f[b,t,c].
+    """Each token attends to a few learned points of each level of a pyramid (eq. 3): f[b,t,c] -> f[b,t,c].
 
-    The tokens are the pixels of the levels, one level after another; the points of a token lie around the centre of its
-    pixel. The caller adds positions, residual connection and norm. Children: "offsets", "weights", "value", "out".
+    The values are the pixels of the levels, one level after another. Without `keys` they are the tokens themselves, and
+    the points of a token lie around the centre of its pixel. The caller adds positions, residual connection and norm.
+    Children: "offsets", "weights", "value", "out".
 
     Attributes:
-        num_heads: n; must divide c.
+        num_heads: n; must divide the channels of the values.
         points: the number of points to which a head attends in each level.
         dtype: compute dtype; points and weights are float32.
+        value_width: channels of the values; None: c.
     """
 
     num_heads: int = 8
     points: int = 4
     dtype: Any = None
+    value_width: int | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, position: jax.Array, sizes: Sequence[tuple[int, ...]]) -> jax.Array:
-        """Adds `position` f[b,t,c] to x to place and weight the points; `sizes` are (h, w) of each level."""
+    def __call__(
+        self,
+        x: jax.Array,
+        position: jax.Array | None,
+        sizes: Sequence[tuple[Side, ...]],
+        keys: jax.Array | None = None,
+        places: Array | None = None,
+    ) -> jax.Array:
+        """Applies the attention.
+
+        Args:
+            x: tokens f[b,t,c].
+            position: f[b,t,c], added to x to place and weight the points, or None.
+            sizes: (h, w) of each level.
+            keys: the pixels f[b,s,e] of the levels; None: x.
+            places: x and y in [0, 1] around which the points of each token lie in each level, f32[t,levels,2]; None:
+                the centre of its pixel.
+
+        Raises:
+            ValueError: if the heads do not divide the channels, or there are no s pixels, or `keys` has no `places`.
+        """
         b, t, c = x.shape
-        n, p, levels = self.num_heads, self.points, len(sizes)
-        if c % n or t != sum(h * w for h, w in sizes):
-            raise ValueError(f"DeformableAttention: {n} heads over {c} features, {t} tokens of levels {list(sizes)}.")
-        query = (x + position).astype(jnp.float32)
+        n, p, levels, width = self.num_heads, self.points, len(sizes), self.value_width or c
+        if keys is not None and places is None:
+            raise ValueError("DeformableAttention: keys need places, where the points of each token lie.")
+        keys = x if keys is None else keys
+        if width % n or keys.shape[1] != sum(h * w for h, w in sizes):
+            found = f"{n} heads over {width} features, {keys.shape[1]} tokens of levels {list(sizes)}"
+            raise ValueError(f"DeformableAttention: {found}.")
+        places = _centres(sizes)[:, None] if places is None else places
+        query = (x if position is None else x + position).astype(jnp.float32)
         offsets = Dense(
             n * levels * p * 2, kernel_init=nn.initializers.zeros_init(), bias_init=_star(n, levels, p), name="offsets"
         )(query).reshape(b, t, n, levels, p, 2)
         weights = Dense(n * levels * p, kernel_init=nn.initializers.zeros_init(), name="weights")(query)
         weights = jax.nn.softmax(weights.reshape(b, t, n, levels * p), axis=-1).reshape(b, t, n, levels, p)
         init = nn.initializers.xavier_uniform()
-        value = Dense(c, kernel_init=init, dtype=self.dtype, name="value")(x)
-        values = [v.reshape(b, h, w, n, c // n) for v, (h, w) in zip(split_tokens(value, sizes), sizes)]
+        value = Dense(width, kernel_init=init, dtype=self.dtype, name="value")(keys)
+        values = [v.reshape(b, h, w, n, width // n) for v, (h, w) in zip(split_tokens(value, sizes), sizes)]
         xp = array_module(*itertools.chain(*sizes))
         scale = xp.stack([xp.asarray(x, np.float32) for h, w in sizes for x in (w, h)]).reshape(1, 1, 1, levels, 1, 2)
-        locations = _centres(sizes).reshape(1, t, 1, 1, 1, 2) + offsets / scale
+        locations = places[None, :, None, :, None] + offsets / scale
         # The samples are many and cheap, so they are computed again for the gradient.
         y = jax.checkpoint(deformable_attention)(values, locations, weights)
-        return Dense(c, kernel_init=init, dtype=self.dtype, name="out")(y.reshape(b, t, c))
+        return Dense(c, kernel_init=init, dtype=self.dtype, name="out")(y.reshape(b, t, width))
 
 
 def split_tokens(x: jax.Array, sizes: Sequence[tuple[Side, ...]]) -> list[jax.Array]:

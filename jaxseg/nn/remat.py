@@ -15,11 +15,11 @@ import jax
 from flax import linen as nn
 
 # Children of a network that consist of stages; every other child is a stage itself.
-_PATHS_OF_STAGES = ("encoder", "decoder", "transformer")
+_PATHS_OF_STAGES = ("encoder", "adapter", "decoder", "transformer")
 
 
 def is_stage(path: tuple[str, ...]) -> bool:
-    """Whether the module at `path` in a network is a stage: a child of encoder, decoder or transformer, or another."""
+    """Whether the module at `path` in a network is a stage: a child of one of the above, or another."""
     return len(path) == (2 if path and path[0] in _PATHS_OF_STAGES else 1)
 
 

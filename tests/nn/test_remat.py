@@ -133,8 +133,16 @@ def test_a_transformer_between_encoder_and_decoder_is_split_by_its_blocks():
 
 def test_what_is_a_stage():
     stages = [("encoder", "stem"), ("encoder", "stage1"), ("decoder", "stage0"), ("aspp",), ("head",)]
-    stages += [("transformer", "stem"), ("transformer", "block1")]
-    others = [(), ("encoder",), ("decoder",), ("transformer",), ("encoder", "stage1", "block1"), ("aspp", "conv")]
+    stages += [("transformer", "stem"), ("transformer", "block1"), ("adapter", "injector1")]
+    others = [
+        (),
+        ("encoder",),
+        ("adapter",),
+        ("decoder",),
+        ("transformer",),
+        ("encoder", "stage1", "block1"),
+        ("aspp", "conv"),
+    ]
     assert all(map(is_stage, stages)) and not any(map(is_stage, others))
 
 

@@ -7,7 +7,8 @@ CLIP (Radford et al. 2021) has a norm before the blocks and another activation; 
 class token. Parameters of the encoder alone, in millions: S 22, B 86, L 303.
 
 All levels have the stride of the patches. A network that needs a pyramid gets `jaxseg.models.feature_pyramid` behind
-this encoder (`jaxseg.models.assembly.make_encoder`); `dpt`, `linear_head`, `segmenter` and `eomt` read the levels.
+this encoder (`jaxseg.models.assembly.make_encoder`), or `jaxseg.models.vit_adapter` beside it; `dpt`, `linear_head`,
+`segmenter` and `eomt` read the levels.
 """
 
 import functools
@@ -19,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxseg.arguments import NotNegative, Share, WholeNotNegative
+from jaxseg.arguments import NotNegative, PositiveShare, Share, WholeNotNegative
 from jaxseg.nn import (
     BARE,
     Conv,
@@ -45,6 +46,7 @@ _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 _init = nn.initializers.truncated_normal(0.02)
 Rotate: TypeAlias = Callable[[jax.Array], jax.Array]
 Between: TypeAlias = Callable[[int, jax.Array, nn.Module], tuple[jax.Array, jax.Array | None]]
+After: TypeAlias = Callable[[int, jax.Array], None]
 
 
 def rotary_angles(h: Side, w: Side, width: int, base: float = 100.0) -> Array:
@@ -214,7 +216,12 @@ class ViT(nn.Module):
         antialias: of the resizing of the table of positions; see `jaxseg.nn.resize_cubic`.
         rounding: of sizes that the patch does not divide: "up" pads with zeros, "down" omits the last rows and columns,
             as torch does (then an image needs a whole patch).
-        pyramid_width: channels of the feature pyramid behind the encoder, in networks that need one.
+        pyramid: "simple", the feature pyramid behind the encoder, in networks that need one; "adapter", that of
+            ViT-Adapter (`jaxseg.models.vit_adapter`) in every network, whose interactions end at the `taps`.
+        pyramid_width: channels of the simple pyramid; those of the adapter's are `width`.
+        adapter_heads: heads of the adapter's attention; None: `num_heads`.
+        adapter_ratio: channels of its values over `width`; None: 1, from 768 channels on 1/2, as in the release.
+        adapter_stem: channels of its convolutions at their first stride.
         drop_path: rate of stochastic depth of the last block; it grows linearly from 0 at the first.
         common: gives the dtype and the mapped axis; norms are layer norms whatever it says.
 
@@ -243,7 +250,11 @@ class ViT(nn.Module):
     norm_levels: bool | Literal["last"] = True
     antialias: bool = False
     rounding: Literal["up", "down"] = "up"
+    pyramid: Literal["simple", "adapter"] = "simple"
     pyramid_width: int = 256
+    adapter_heads: int | None = None
+    adapter_ratio: PositiveShare | None = None
+    adapter_stem: int = 64
     drop_path: Share = 0.0
     common: Layers = Layers()
 
@@ -269,9 +280,20 @@ class ViT(nn.Module):
         """The number of tokens before those of the patches."""
         return int(self.class_token) + self.registers
 
+    def whole_patches(self, x: jax.Array) -> tuple[jax.Array, tuple[int, int]]:
+        """Returns the image with what makes whole patches of it, and their rows and columns."""
+        x = pad_to_multiple(x, self.patch)[0] if self.rounding == "up" else x
+        return x, (x.shape[1] // self.patch, x.shape[2] // self.patch)
+
     @nn.compact
     def __call__(
-        self, x: jax.Array, *, train: bool = False, with_prefix: bool = False, between: Between | None = None
+        self,
+        x: jax.Array,
+        *,
+        train: bool = False,
+        with_prefix: bool = False,
+        between: Between | None = None,
+        after: After | None = None,
     ) -> Any:
         """Returns the levels; with `with_prefix` also all tokens f[b,n,width] before the patches, of each level.
 
@@ -281,6 +303,7 @@ class ViT(nn.Module):
             with_prefix: see above.
             between: called before each block with its number from 0, the tokens f[b,t,width] and the last norm; returns
                 the tokens of the block, which may be more before the others, and the mask of its attention or None.
+            after: called after each block with its number from 0 and its result.
         """
         p, levels = self.patch, self.levels
         if not levels or min(levels) < 1 or max(levels) > self.depth:
@@ -288,8 +311,7 @@ class ViT(nn.Module):
         if self.width % self.num_heads or (self.position == "rotary" and self.width // self.num_heads % 4):
             rotary = ", a multiple of 4 channels for each with position='rotary'" if self.position == "rotary" else ""
             raise ValueError(f"ViT: num_heads={self.num_heads} must divide width={self.width}{rotary}.")
-        x = pad_to_multiple(x, p)[0] if self.rounding == "up" else x
-        size = (x.shape[1] // p, x.shape[2] // p)
+        x, size = self.whole_patches(x)
         form = (self.position, self.class_token, self.class_position, self.registers, self.pre_norm)
         stem = ViTStem(
             *(self.width, p, self.grid, *form, self.patch_bias, self.antialias, self.epsilon),
@@ -312,6 +334,8 @@ class ViT(nn.Module):
                 *(float(self.layer_scale), self.key_bias, rate, self.common),
                 name=f"block{i + 1}",
             )(tokens, rotate, mask, train=train)
+            if after is not None:
+                after(i, tokens)
             if i + 1 in levels:
                 last = i + 1 == max(levels)
                 y = norm(tokens) if self.norm_levels is True or (self.norm_levels and last) else tokens
