@@ -9,8 +9,8 @@
 unit=residual is the encoder of ResEnc (Isensee et al. 2024). The variant small is a folder resized to 64x64 pixels and
 a narrow network, for a first look on a CPU. docs/medical.md says what differs from nnU-Net.
 
-Shapes validation mIoU: .187 (after `--config.steps=300`, a fifth of the steps; 66 seconds of CPU time beside many
-programs; one seed). With a momentum of .99 it has hardly begun then.
+Shapes validation mIoU: .260 (4.6 minutes on one core, beside other programs; one seed). Its optimiser is made for
+250,000 steps: with the default one, and flips, zoom and light alone as augmentation, it reached .515.
 """
 
 from jaxseg.config import ConfigDict, update

@@ -4,7 +4,8 @@
     python -m jaxseg.train --config experiments/pan.py:camvid --config.data.dir=PATH
     python -m jaxseg.train --config experiments/pan.py:folder --config.data.dir=MY_FOLDER
 
-Not yet trained. Shapes validation mIoU: not yet measured.
+Shapes validation mIoU: .399 (8.1 minutes on one core, beside other programs; one seed). Until step
+600 it finds the background alone.
 """
 
 from jaxseg.config import ConfigDict

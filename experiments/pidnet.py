@@ -6,7 +6,8 @@
 
 The loss has the boundary terms of the paper. The variants camvid, folder and voc have PIDNet-S.
 
-Shapes validation mIoU: .364 (2.2 minutes on one core, beside other programs; one seed).
+Shapes validation mIoU: .364 (2.2 minutes on one core, beside other programs; one seed). Images of 64x64 leave it
+8x8 features: with `--config.data.size=128,128`, the same shapes drawn larger, it reached .814.
 """
 
 from jaxseg.config import ConfigDict
