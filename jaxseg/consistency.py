@@ -112,13 +112,17 @@ def _in_turn(first: jax.Array, second: jax.Array) -> jax.Array:
     return jnp.stack([first, second], axis=1).reshape(-1, *first.shape[1:])
 
 
+_ENCODERS = (("encoder",), ("adapter",))  # ends of the paths of what returns the levels
+
+
 @dataclasses.dataclass(frozen=True)
 class DroppedFeatures:
     """A network that, in training, loses features of every second example: the views that `make_teach(both=True)` adds.
 
     Each channel of each level that the encoder returns is zero in such an example with probability `rate`, and scaled
     by 1 / (1 - rate) otherwise (Yang et al. 2023 drop channels at a rate of .5). The others, and evaluation, are those
-    of the network alone. The encoder is the first child of this name that the network calls.
+    of the network alone. The encoder is the first child of this name that the network calls; an adapter around it
+    returns the levels in its place.
 
     Attributes:
         network: what is trained.
@@ -142,7 +146,7 @@ class DroppedFeatures:
 
         def dropped(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
             nonlocal seen
-            if seen or context.method_name != "__call__" or context.module.path[-1:] != ("encoder",):
+            if seen or context.method_name != "__call__" or context.module.path[-1:] not in _ENCODERS:
                 return call(*args, **kwargs)
             seen = True
             return jax.tree.map(lambda level: self._with_less(context.module, level), call(*args, **kwargs))

@@ -238,6 +238,21 @@ class Encoded(nn.Module):
         return nn.Conv(K, (1, 1), name="head")(jnp.concatenate([fine, coarse], -1)), {"aux": (), **levels}
 
 
+class Adapted(nn.Module):
+    """Levels of the child "adapter", which calls the child "encoder"."""
+
+    @nn.compact
+    def __call__(self, image, *, train=False):
+        encoder = Pyramid(name="encoder")
+        return None, {"fine": Around(name="adapter")(lambda: encoder(image, train=train))[0]}
+
+
+class Around(nn.Module):
+    @nn.compact
+    def __call__(self, encode):
+        return tuple(nn.Conv(8, (1, 1), name=name)(level) for name, level in zip(("fine", "coarse"), encode()))
+
+
 class Pyramid(nn.Module):
     @nn.compact
     def __call__(self, image, *, train=False):
@@ -264,6 +279,18 @@ def test_every_second_example_loses_channels_of_the_encoder():
     plain = DroppedFeatures(Tiny(), 0.25)
     with pytest.raises(ArgumentError, match="child named encoder, which it does not have"):
         plain.apply(plain.init({"params": jax.random.key(0)}, image), image, train=True)
+
+
+def test_an_adapter_around_the_encoder_loses_channels_of_its_own_levels():
+    image = np.random.default_rng(0).normal(size=(4, 4, 5, 3)).astype(np.float32)
+    network = DroppedFeatures(Adapted(), 0.5)
+    variables = network.init({"params": jax.random.key(0)}, image)
+    whole = Adapted().apply(variables, image, train=True)[1]["fine"]
+    seen = network.apply(variables, image, train=True, rngs={"dropout": jax.random.key(1)})[1]["fine"]
+    lost = (seen[1::2] == 0).all((1, 2))
+    assert lost.any() and not lost.all()
+    np.testing.assert_array_equal(seen[::2], whole[::2])
+    np.testing.assert_allclose(seen[1::2], np.where(lost[:, None, None], 0, whole[1::2] / 0.5))
 
 
 def test_the_second_views_are_those_of_the_teacher():

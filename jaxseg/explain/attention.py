@@ -59,7 +59,8 @@ def attention_maps(
         result = call(*args, **kwargs)
         module = context.module
         if context.method_name == "__call__":
-            if isinstance(module, _KINDS) and not isinstance(module, KernelAttention) and module.path[0] != "adapter":
+            shown = not isinstance(module, KernelAttention) and module.path[:1] != ("adapter",)
+            if shown and isinstance(module, _KINDS):
                 calls[module.path] = (module, args, result)
             elif module.path and module.path[-1] in _READ:
                 inner[module.path] = result

@@ -11,6 +11,7 @@ import functools
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxseg.arguments import Share
@@ -46,7 +47,10 @@ class ResUNetStage(nn.Module):
             x = ConvTranspose(
                 x.shape[-1], kernel_size=self.factor, stride=self.factor, dtype=self.common.dtype, name="up"
             )(x)
-        joined = join_upsampled(x, skip, "bilinear" if self.up == "bilinear" else "nearest")
+        if self.factor > 1 and self.up != "transposed":
+            joined = join_upsampled(x, skip, self.up)
+        else:
+            joined = jnp.concatenate([x, skip], axis=-1)
 
         def build(i: int) -> nn.Module:
             return residual_unit(

@@ -91,7 +91,7 @@ class Conv(nn.Module):
         check_value("Conv.kernel_size", self.kernel_size, _KernelSize)
         check_value("Conv.padding", self.padding, _Padding)
         c, k = x.shape[-1], self.kernel_size
-        if isinstance(x, Joined) and isinstance(k, int) and self._keeps_size(k) and outputs is None and not cosine:
+        if isinstance(x, Joined) and isinstance(k, int) and outputs is None and not cosine and self._takes_parts(k):
             return self._joined(x, k)
         x = whole(x)
         if c % self.groups or self.features % self.groups:
@@ -122,10 +122,11 @@ class Conv(nn.Module):
         y = conv2d(image, kernel, stride=self.stride, dilation=self.dilation, groups=self.groups, padding=padding)
         return y if bias is None else y + bias.reshape(1, 1, 1, -1)
 
-    def _keeps_size(self, k: int) -> bool:
-        """Whether the kernel is of 1x1 or 3x3, and each output pixel lies at an input pixel."""
+    def _takes_parts(self, k: int) -> bool:
+        """Whether each output pixel of a 1x1 or 3x3 kernel lies at an input pixel, in a type for sums of taps."""
         dense = self.stride == self.dilation == self.groups == 1
-        return k in (1, 3) and dense and self.padding in (None, "same", k // 2)
+        exact = self.dtype is None or jnp.dtype(self.dtype) in (jnp.float32, jnp.float64)
+        return k in (1, 3) and dense and exact and self.padding in (None, "same", k // 2)
 
     def _joined(self, x: Joined, k: int) -> jax.Array:
         """The convolution of `Joined` features by a kernel of k x k that keeps their size."""

@@ -14,21 +14,19 @@ from jaxseg.types import Activation, Initializer, NormFactory
 _BATCH_NORM = make_norm("batch")
 
 # Of these each value of the result depends on one value of the input.
-_ELEMENTWISE = frozenset(
-    {
-        jax.nn.relu,
-        jax.nn.sigmoid,
-        jax.nn.leaky_relu,
-        jax.nn.relu6,
-        jax.nn.elu,
-        jax.nn.selu,
-        jax.nn.celu,
-        jax.nn.gelu,
-        jax.nn.silu,
-        jax.nn.hard_swish,
-        jax.nn.softplus,
-        jax.nn.tanh,
-    }
+_ELEMENTWISE = (
+    jax.nn.relu,
+    jax.nn.sigmoid,
+    jax.nn.leaky_relu,
+    jax.nn.relu6,
+    jax.nn.elu,
+    jax.nn.selu,
+    jax.nn.celu,
+    jax.nn.gelu,
+    jax.nn.silu,
+    jax.nn.hard_swish,
+    jax.nn.softplus,
+    jax.nn.tanh,
 )
 
 
@@ -68,7 +66,7 @@ class Layers:
         """Applies the activation, if there is one: f[...] -> f[...]."""
         if self.act is None:
             return x
-        if isinstance(x, Joined) and self.act in _ELEMENTWISE:
+        if isinstance(x, Joined) and any(self.act is each for each in _ELEMENTWISE):
             return x.apply(self.act)
         return self.act(whole(x))
 

@@ -121,6 +121,12 @@ def test_layers_that_need_one_array_get_it():
         np.testing.assert_array_equal(layer.apply(variables, x), layer.apply(variables, whole(x)))
 
 
+def test_a_convolution_in_bfloat16_takes_one_array():
+    x, layer = Joined(draw(2, 8, 8, 3), draw(2, 16, 16, 2)), Conv(2, dtype=jnp.bfloat16)
+    variables = layer.init(jax.random.key(0), x)
+    np.testing.assert_array_equal(layer.apply(variables, x), layer.apply(variables, whole(x)))
+
+
 def test_numbers_of_few_bits_are_read_from_one_array():
     class Level(nn.Module):
         @nn.compact

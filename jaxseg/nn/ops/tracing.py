@@ -13,7 +13,7 @@ import jax
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None, typed=True)
 def bound(function: Callable[..., Any], **values: Hashable) -> Callable[..., Any]:
     """Returns `function` with `values` for its last arguments; equal arguments give one and the same object."""
     return functools.partial(function, **values)
