@@ -523,5 +523,5 @@ def test_only_the_model_asked_for_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     # What every network is made with, and the network.
-    parts = ("assembly", "cnn", "encoders", "feature_pyramid", "fields")
+    parts = ("assembly", "cnn", "encoders", "feature_pyramid", "fields", "vit_adapter")
     assert set(eval(done.stdout)) == {f"jaxseg.models.{part}" for part in parts}

@@ -209,6 +209,7 @@ def test_networks_are_of_equal_size_where_that_is_promised(name: str) -> None:
             assert abs(row.flops / base.flops - 1) <= 0.1, (variant, row.flops / base.flops)
 
 
+@pytest.mark.slow
 def test_the_small_encoders_are_of_every_family_and_of_equal_size() -> None:
     plan = plan_of("encoder")
     sizes, families = {}, set()
