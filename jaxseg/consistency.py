@@ -40,6 +40,8 @@ _BINS = 100  # of the teacher's confidence in [0, 1], in which thresholds of cla
 # The streams of an example's key; the augmentation has the key itself and others, see `jaxseg.data.augment`.
 _VIEW_STREAM, _BOX_STREAM = 2, 3
 
+_ENCODERS = (("encoder",), ("adapter",))  # ends of the paths of the modules that return the levels
+
 Stronger = Callable[[Key, jax.Array], jax.Array]
 
 

@@ -12,8 +12,7 @@ as 1e-2 for `resnet`, and better for `mobilenet_v3`, `convnext`, `vit` and `swin
 Others may be better at another rate.
 
 This shows that each encoder trains, and what learns soonest from random weights. It does not rank the published
-networks: depth, size of the images and pretraining are what they are made for, and none of it is here. At equal
-parameters the operations differ several times.
+networks: depth, size of the images and pretraining are what they are made for, and none of it is here.
 
 Not yet run.
 """

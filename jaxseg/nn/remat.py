@@ -19,7 +19,7 @@ _PATHS_OF_STAGES = ("encoder", "adapter", "decoder", "transformer")
 
 
 def is_stage(path: tuple[str, ...]) -> bool:
-    """Whether the module at `path` in a network is a stage: a child of one of the above, or another."""
+    """Whether the module at `path` in a network is a stage: a child of one of `_PATHS_OF_STAGES`, or another child."""
     return len(path) == (2 if path and path[0] in _PATHS_OF_STAGES else 1)
 
 
