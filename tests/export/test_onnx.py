@@ -108,6 +108,18 @@ def test_sizes_are_computed_from_those_of_the_image():
         np.testing.assert_array_equal(found, program(image)["classes"])
 
 
+def test_padding_at_the_edges_may_be_of_no_row_or_column():
+    """What is repeated 0 times is an array without elements, which is reshaped before it is joined."""
+
+    def program(image):
+        missing = [-side % 4 for side in image.shape[1:3]]
+        return {"classes": jax.numpy.pad(image, ((0, 0), *((0, side) for side in missing), (0, 0)), mode="edge")}
+
+    images = [np.arange(b * h * w * 3, dtype=np.uint8).reshape(b, h, w, 3) for b, h, w in ((2, 4, 6), (1, 5, 8))]
+    for image, [found] in zip(images, outputs_of(program, *images)):
+        np.testing.assert_array_equal(found, program(image)["classes"])
+
+
 def test_the_largest_of_any_axis_with_ties():
     """Of equal values the first is taken, as by `lax.top_k`."""
 

@@ -81,9 +81,9 @@ def _to_shape(graph: Graph, x: Value, shape: Sequence[Side]) -> Value:
     unknown = [axis for axis, side in enumerate(shape) if not isinstance(side, int)]
     if len(unknown) <= 1 and 0 not in shape:
         target = _ints(graph, *(-1 if axis in unknown else side for axis, side in enumerate(shape)))
-    else:
-        target = graph.shape(shape)
-    return graph.made(graph.node("Reshape", graph.full(x), target), shape, x.dtype)
+        return graph.made(graph.node("Reshape", graph.full(x), target), shape, x.dtype)
+    # Without `allowzero` a side of 0 would be that of x.
+    return graph.made(graph.node("Reshape", graph.full(x), graph.shape(shape), allowzero=1), shape, x.dtype)
 
 
 def _squeeze(graph: Graph, params: _Params, avals: Sequence[Any], x: Value) -> Value:
