@@ -13,7 +13,7 @@ from helpers import meshes
 from helpers.collectives import Exchange, exchanges
 from helpers.marks import some_slow
 from helpers.parity import FAST_COMPILE
-from helpers.tiny_models import tiny
+from helpers.tiny_models import ADAPTER, tiny
 from jax.sharding import PartitionSpec
 
 from jaxseg import build, models, nn, parallel
@@ -72,13 +72,16 @@ _OF_ATTENTION = {
     "swinv2_tiny": {"widths": [8], "heads": [1], "depths": [2], "window": 3, "patch": 2},
     "maxvit_tiny": {"widths": [4, 4], "depths": [2], "head_width": 2, "window": 3},  # 3x3 windows of 8x8 features
     "sam2_hiera_tiny": {"widths": [4, 8], "heads": [1, 2], "depths": [1, 2], "windows": [2, 2], "whole": [3]},
+    "vit_base": ADAPTER["encoder_args"] | {"depth": 1, "taps": [1]},
 }
 
 
 @pytest.mark.parametrize("name", some_slow(_OF_ATTENTION, set(_OF_ATTENTION) - {"mit_b0"}))
 def test_attention_and_depthwise_convolutions_give_the_numbers_of_one_device(name: str) -> None:
     fields = {"width": 4, "encoder": name, "encoder_args": _OF_ATTENTION[name]}
-    model = models.build("fcn_head", num_classes=meshes.CLASSES, act="relu" if name == "mit_b0" else "silu", **fields)
+    fields |= {"branch_width": 4, "finest": 1} if name == "vit_base" else {}  # all levels of ViT-Adapter train
+    act = "relu" if name == "mit_b0" else "silu"
+    model = models.build("fpn" if name == "vit_base" else "fcn_head", num_classes=meshes.CLASSES, act=act, **fields)
     axes_of_space = Axes(2, 2, 2) if name == "mit_b0" else Axes(2, 1, 4)
     one, many = (meshes.train(model, meshes.loss_of(""), axes, 3, score=False) for axes in (None, axes_of_space))
     found = meshes.differences(one, many)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 from helpers.exported import ABOUT, onnx_difference, tiny_parts
-from helpers.tiny_models import ENCODERS, TINY
+from helpers.tiny_models import ADAPTER, ENCODERS, TINY
 from helpers.tiny_run import make_run, tiny_config
 from jax import lax
 from PIL import Image
@@ -84,6 +84,16 @@ def test_every_network(name, fit):
 @pytest.mark.parametrize("encoder", FAMILIES)
 def test_every_family_of_encoders(encoder):
     args = {"width": 8, "branch_width": 4, "finest": 1, "encoder": encoder, "encoder_args": ENCODERS[encoder]}
+    found = onnx_difference(tiny_parts("fpn", args, data__fit="crop"))
+    assert found.probability <= 1e-4 and found.classes == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pyramid", ["adapter", "simple"])
+def test_patches_of_which_no_level_has_the_stride(pyramid):
+    """14 pixels, as DINOv2's: levels of strides 4 to 32 are sampled between the patches."""
+    fields = ADAPTER["encoder_args"] | {"depth": 1, "taps": [1], "patch": 14, "pyramid": pyramid}
+    args = TINY["fpn"] | {"finest": 4, "encoder": "vit_base_dinov2_reg", "encoder_args": fields}
     found = onnx_difference(tiny_parts("fpn", args, data__fit="crop"))
     assert found.probability <= 1e-4 and found.classes == 0
 

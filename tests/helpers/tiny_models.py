@@ -14,6 +14,8 @@ _ROWS = [[3, 8, 8, False, "relu", 2], [3, 12, 8, True, "hard_swish", 1], [5, 16,
 
 _MSCAN = {"widths": [4, 6], "depths": [1, 1], "mlp_ratios": [2, 2], "strips": [3, 5]}
 _VIT = {"width": 8, "depth": 2, "num_heads": 2, "patch": 4, "grid": [2, 3], "taps": [1, 2], "pyramid_width": 4}
+ADAPTER = {"encoder": "vit_base", "encoder_args": _VIT | {"pyramid": "adapter", "adapter_stem": 4}}
+"""A ViT-Adapter in place of a network's own encoder: `tiny("fpn", **ADAPTER)`; levels of strides 1, 2, 4 and 8."""
 
 # One line a name: `models.build(name, num_classes=..., **TINY[name])`.
 TINY = {
@@ -306,8 +308,8 @@ ENCODERS = {
 
 
 def tiny(name: str, num_classes: int = 5, **fields) -> nn.Module:
-    """Returns the tiny network of this name."""
-    return models.build(name, num_classes=num_classes, **TINY[name], **fields)
+    """Returns the tiny network of this name; `fields` replace its own."""
+    return models.build(name, num_classes=num_classes, **TINY[name] | fields)
 
 
 class Backbone(nn.Module):

@@ -6,7 +6,7 @@ import pytest
 from helpers.lowered import exchanges_with_the_host, products, transposes
 from helpers.marks import some_slow
 from helpers.tiny_adversarial import SEMI
-from helpers.tiny_models import tiny
+from helpers.tiny_models import ADAPTER, tiny
 
 from jaxseg import losses, models
 from jaxseg.adversarial import Discriminator, SegmenterWithDiscriminator
@@ -28,14 +28,20 @@ TERMS = {
 # places that attention reads, of the masks' resizing, and in the loss (Mask2Former, EoMT), and of the table of
 # positions of a vision transformer (4), and of the factorisation of SegNeXt: 6 for each step, 3 of the last update, one
 # before and one behind them, and two of the gradient, which is that of the last update alone. ICNet resizes
-# its image, and the logits of three heads.
+# its image, and the logits of three heads. Each of the six exchanges of the ViT-Adapter places and weights its points.
 IN_FLOAT32 = {"dcgan": 2, "dpt": 8, "encnet": 12, "eomt": 17, "fcn": 6, "linear_head": 4, "mask2former": 21}
-IN_FLOAT32 |= {"icnet": 18, "pspnet": 4, "segmenter": 4, "segnext": 6 * tiny("segnext").steps + 7}
+IN_FLOAT32 |= {
+    "vit_adapter": 4 + 6 * 2 * 3,
+    "icnet": 18,
+    "pspnet": 4,
+    "segmenter": 4,
+    "segnext": 6 * tiny("segnext").steps + 7,
+}
 HEADS, FEW_CHANNELS, COLUMNS = (0, 2, 1, 3), (0, 1, 3, 2), (0, 3, 1, 2)
 # The orders of axes to which maps f[b,h,w,c] and tokens are transposed: heads come before tokens for the products of
 # attention, columns before rows for the attention within a column, and a resize that is no whole factor transposes maps
 # of few channels, as the samples of points (PointRend) do axes of one. The loss of Mask2Former and EoMT takes the
-# images one by one.
+# images one by one. Points of deformable attention are transposed as those of PointRend are.
 TRANSPOSED = {
     "ann": {HEADS},
     "attention_decoder": {HEADS},
@@ -54,7 +60,9 @@ TRANSPOSED = {
     "pspnet": {FEW_CHANNELS},
     "segformer": {HEADS},
     "segmenter": {HEADS},
+    "vit_adapter": {HEADS, FEW_CHANNELS},
 }
+NETWORKS = [*models.names(), "vit_adapter"]
 
 
 def lowered(model, loss, size=32):
@@ -75,10 +83,11 @@ def transposes_of_maps(program):
     return [(order, shape) for order, shape in transposes(program) if len(shape) == 4 and shape[0] == 2]
 
 
-@pytest.mark.parametrize("name", some_slow(models.names(), set(models.names()) - {"unet", "pspnet"}))
+@pytest.mark.parametrize("name", some_slow(NETWORKS, set(NETWORKS) - {"unet", "pspnet"}))
 def test_steps_compute_in_half_precision_with_the_channels_last(name):
     loss = losses.make_loss(TERMS[name] if name in TERMS else "cross_entropy + dice", num_classes=5)
-    program = lowered(tiny(name, dtype="bfloat16"), loss)
+    fields = ADAPTER if name == "vit_adapter" else {}
+    program = lowered(tiny("fpn" if fields else name, dtype="bfloat16", **fields), loss)
     found = products(program)
     exceptions = [dtypes for dtypes in found if "f32" in dtypes]
     assert len(exceptions) == (IN_FLOAT32[name] if name in IN_FLOAT32 else 0), exceptions

@@ -11,7 +11,7 @@ import pytest
 from flax import linen as nn
 from helpers.marks import some_slow
 from helpers.parity import FAST_COMPILE
-from helpers.tiny_models import ENCODERS, TINY, Backbone, tiny
+from helpers.tiny_models import ADAPTER, ENCODERS, TINY, Backbone, tiny
 from helpers.variables import applied_shapes, drawn, initialised, paths, shapes, variable_shapes
 
 from jaxseg import models, pretrained
@@ -214,9 +214,12 @@ def test_one_pixel_of_two_images_trains():
     assert np.isfinite(logits).all()
 
 
-def test_bfloat16_is_near_float32():
+@pytest.mark.parametrize(
+    ("name", "fields"), [("encoder_decoder", {}), pytest.param("fpn", ADAPTER, marks=pytest.mark.slow)]
+)
+def test_bfloat16_is_near_float32(name, fields):
     image = jnp.asarray(np.random.default_rng(1).normal(size=(2, 8, 8, 3)), jnp.float32)
-    exact, rough = tiny("encoder_decoder", norm="group"), tiny("encoder_decoder", norm="group", dtype="bfloat16")
+    exact, rough = (tiny(name, norm="group", dtype=dtype, **fields) for dtype in ("float32", "bfloat16"))
     variables = drawn(exact, image)
     a, b = (jax.jit(lambda m=m: m.apply(variables, image)[0])() for m in (exact, rough))
     assert 0 < np.abs(a - b).max() < 0.1 * np.abs(a).max()

@@ -11,7 +11,7 @@ from flax import linen as nn
 from helpers.marks import some_slow
 from helpers.papers import Torch, conv, normed
 from helpers.parity import FAST_COMPILE, assert_close, images, nchw
-from helpers.tiny_models import TINY
+from helpers.tiny_models import ADAPTER, TINY, tiny
 from helpers.variables import drawn, paths, shapes, variable_shapes
 
 from jaxseg import models
@@ -247,9 +247,16 @@ def test_weights_of_the_encoder_are_loaded_as_without_it():
     )
     assert jax.tree.map(lambda x: x.shape, with_["encoder"]) == jax.tree.map(lambda x: x.shape, without["encoder"])
     assert set(with_) == (set(without) - {"pyramid"}) | {"adapter"}
-    factors = layer_factors(with_, 0.5)
-    assert set(jax.tree.leaves(factors["adapter"])) == {1.0} and factors["encoder"]["block1"]["norm1"]["scale"] == 0.5
+    factors = layer_factors(with_ | {"lora": {"adapter": with_["adapter"]}}, 0.5)
+    assert set(jax.tree.leaves([factors["adapter"], factors["lora"]])) == {1.0}
+    assert factors["encoder"]["block1"]["norm1"]["scale"] == 0.5
     assert "extra2/ffn/depthwise/kernel" in paths(with_["adapter"])
+
+
+def test_in_half_precision_its_parameters_stay_float32_and_its_levels_do_not():
+    variables, logits, out = shapes(tiny("fpn", dtype="bfloat16", **ADAPTER), (1, 33, 47, 3), train=True)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {logits.dtype} == {np.dtype("float32")}
+    assert {out[f"encoder/stage{i}"].dtype for i in range(4)} == {jnp.dtype("bfloat16")}
 
 
 @pytest.mark.parametrize("name", ["dpt", "linear_head", "segmenter"])

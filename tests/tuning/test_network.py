@@ -8,7 +8,7 @@ import pytest
 from helpers.marks import some_slow
 from helpers.parity import FAST_COMPILE
 from helpers.tiny_adversarial import quick
-from helpers.tiny_models import TINY
+from helpers.tiny_models import ADAPTER, TINY, tiny
 
 from jaxseg import models, optim
 from jaxseg.errors import ArgumentError, ConfigError
@@ -235,3 +235,50 @@ def test_no_adapter_has_a_higher_rank_than_its_kernel():
     params = {"dense": {"kernel": jnp.zeros((3, 9))}}
     adapters = init_adapters(jax.random.key(0), params, Lora(8), lambda path: False)
     assert adapters["dense"]["kernel"]["a"].shape == (3, 3) and adapters["dense"]["kernel"]["b"].shape == (3, 9)
+
+
+# --- ViT-Adapter, which is no adapter of kernels ---
+
+VIT = tiny("fpn", K, **ADAPTER | {"encoder_args": ADAPTER["encoder_args"] | {"depth": 1, "taps": [1]}})
+# A frozen transformer, and one whose kernels have adapters.
+WAYS = {
+    "frozen": (Selection(encoder=False), None),
+    "lora": (Selection(("probe", "^decoder", "^branch", "^adapter")), Lora(2, targets=("^encoder",))),
+}
+
+
+def children(paths):
+    return {path.split("/")[0] for path in paths}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_vit_adapter_is_no_part_of_the_transformer_that_is_frozen_or_has_adapters(way):
+    selection, lora = WAYS[way]
+    learner = TunedNetwork(VIT, selection, lora=lora)
+    params = by_path(
+        jax.eval_shape(lambda key: learner.init({"params": key}, jnp.ones((1, 8, 8, 3))), jax.random.key(0))
+    )
+    params = {path.removeprefix("params/") for path in params if path.startswith("params/")}
+    trains = {path for path in params if selection.trains(path)}
+    assert children(params - trains) == {"encoder"} and {"adapter", "decoder", "head"} < children(trains)
+    adapted = {path.removeprefix("lora/") for path in params if path.startswith("lora/")}
+    assert children(adapted) == ({"encoder"} if lora else set())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_beside_a_transformer_that_stays_as_it_is_all_of_vit_adapter_trains(batch, way):
+    """Convolutions, norms, attention both ways, and the scale of what the patches read.
+
+    In three steps: the scale and the kernels that place the points start at 0, so that what stands before them has no
+    gradient in the first two.
+    """
+    selection, lora = WAYS[way]
+    tx = optimiser(selection, encoder_rate=0.0 if lora is None else 1.0)
+    before, after, _, _ = trained(TunedNetwork(VIT, selection, "encoder", lora), tx, batch, steps=3)
+    found = changed(before.params, after.params)
+    own = {path for path in by_path(before.params) if path.startswith("adapter/")}
+    assert len(own) > 100 and own <= found
+    assert not any(path.startswith("encoder/") for path in found) and ("lora" in children(found)) == (way == "lora")
+    statistics = {path for path in by_path(before.batch_stats) if path.startswith("adapter/")}
+    assert statistics and statistics <= changed(before.batch_stats, after.batch_stats)
