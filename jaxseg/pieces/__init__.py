@@ -14,6 +14,7 @@ from jaxseg.pieces.checks import (
     note_untrained,
     note_unused,
     require_annealing_within_steps,
+    require_start_of_frozen,
 )
 from jaxseg.pieces.images import input_size, make_augment, make_prepare, make_teach
 from jaxseg.pieces.loss import aux_weight, make_loss, make_objective, parse_class_weights, parse_effective_number
@@ -46,4 +47,5 @@ __all__ = [
     "parse_class_weights",
     "parse_effective_number",
     "require_annealing_within_steps",
+    "require_start_of_frozen",
 ]

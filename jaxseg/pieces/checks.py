@@ -214,16 +214,24 @@ def check_generator(config: ConfigDict) -> None:
 
 
 def check_tuning(config: ConfigDict) -> None:
-    """Raises ConfigError if what is frozen, or has adapters, keeps random values since no weights are named."""
-    o, m = config.optimizer, config.model
-    if config.lora.rank and not o.encoder_rate:
+    """Raises ConfigError if what would train is frozen."""
+    if config.lora.rank and not config.optimizer.encoder_rate:
         raise ConfigError(
             "lora.rank trains adapters of the encoder, whose kernels are frozen anyway, and optimizer.encoder_rate=0 "
             "would freeze the adapters too; leave optimizer.encoder_rate at 1, and choose layers by lora.targets."
         )
+
+
+def require_start_of_frozen(config: ConfigDict) -> None:
+    """Raises ConfigError if what is frozen, or has adapters, keeps random values since no weights are named.
+
+    This is about a training that starts: a published network names no weights of its machine, and needs none.
+    """
+    o, m = config.optimizer, config.model
     needs = [
         ("lora.rank adds adapters to", config.lora.rank, "lora.rank at 0"),
         ("optimizer.train_only freezes a part of", o.train_only, "optimizer.train_only empty"),
+        ("optimizer.encoder_rate=0 freezes the encoder of", not o.encoder_rate, "optimizer.encoder_rate at 1"),
         (
             "optimizer.frozen_norms freezes the statistics of",
             o.frozen_norms != "none",

@@ -27,7 +27,7 @@ from jaxseg.data.labelled import as_share
 from jaxseg.errors import ConfigError, first_line, nearest, raise_together
 from jaxseg.losses.table import LOSSES
 from jaxseg.nn import without_crf
-from jaxseg.pieces import check_multilabel, require_annealing_within_steps
+from jaxseg.pieces import check_multilabel, require_annealing_within_steps, require_start_of_frozen
 from jaxseg.run.preflight import batch_shapes
 from jaxseg.run.teacher import read_teacher, with_teacher
 from jaxseg.run.tracking import require_clients
@@ -126,6 +126,7 @@ def check(config: ConfigDict, *, before_training: bool = False, weights: bool = 
     config, taught = read_teacher(config)
     classes = config.model.num_classes or (taught.num_classes if taught else _least_classes(config))
     parts = with_teacher(build_parts(config, classes), taught)
+    require_start_of_frozen(config)
     check_loss(parts)
     note_without_effect(config)
     if weights:

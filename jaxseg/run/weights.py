@@ -143,7 +143,8 @@ def _require_known(parts: Parts, planned: Planned) -> None:
         path for path, value in filled.items() if isinstance(value, jax.ShapeDtypeStruct) and not selection.trains(path)
     ]
     if random:
-        trained = ",".join((*selection.patterns, "decoder"))
+        parts_of_it = sorted({path.split("/")[0] for path in random})
+        trained = ",".join((*selection.patterns, *(f"^{part}" for part in parts_of_it)))
         raise ConfigError(
             f"optimizer.train_only={','.join(selection.patterns)} freezes {counted(len(random), 'parameter')} that "
             f"{planned.origin.key} does not have, {random[0]} for one: they would keep random values; name what else "

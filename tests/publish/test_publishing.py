@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from helpers.marks import some_slow
 from helpers.published import COMMAND, PLANTED, SECRET, secret_run
-from helpers.tiny_run import make_run, short_config
+from helpers.tiny_run import TINY, make_run, short_config
 
 import jaxseg
 from jaxseg.config import KEYS
@@ -75,7 +75,7 @@ def test_the_published_network_is_that_of_the_run_bit_for_bit(run: Run, folder: 
 
 AROUND = [
     {"quantise__weights": 4, "quantise__activations": 8},
-    {"lora__rank": 2},
+    {"lora__rank": 2, "model__args": TINY | {"hidden_kernel": 1}},
     {"adversarial__weight": 0.1, "adversarial__widths": (4, 4)},
     {"model__crf": "deeplab-v1,learn=true"},
 ]

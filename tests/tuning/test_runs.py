@@ -66,6 +66,10 @@ def test_what_is_frozen_must_have_weights(base):
     for values, message in (
         ({"optimizer__train_only": ("probe",)}, r"^optimizer\.train_only freezes a part of a network that has learned"),
         ({"lora__rank": 2}, r"^lora\.rank adds adapters to a network that has learned already, but neither"),
+        (
+            {"optimizer__encoder_rate": 0.0},
+            r"^optimizer\.encoder_rate=0 freezes the encoder of a network that has learned",
+        ),
         ({"optimizer__frozen_norms": "all"}, r"^optimizer\.frozen_norms freezes the statistics of a network"),
         (
             {"optimizer__frozen_norms": "all", "model__encoder_weights": str(base)},
@@ -84,7 +88,8 @@ def test_what_is_frozen_must_have_weights(base):
             check(config)
     probe = config_of(model__encoder_weights=str(base), optimizer__train_only=("probe",))
     with pytest.raises(
-        ConfigError, match=r"^optimizer\.train_only=probe freezes 3 parameters that model\.encoder_weig"
+        ConfigError,
+        match=r"^optimizer\.train_only=probe freezes 3 parameters that model\.encoder_weig.*train_only=probe,\^hidden,",
     ):
         plan_weights(build_parts(probe, 6))
     update(probe, optimizer__train_only=("probe", "hidden"))
