@@ -11,6 +11,7 @@ from helpers import oracles
 from helpers.marks import some_slow
 from helpers.parity import FAST_COMPILE, assert_close, images, nchw, nhwc
 from helpers.peers import form_of
+from helpers.tiny_models import ADAPTER
 from helpers.variables import variable_shapes
 
 from jaxseg.build import build_parts
@@ -205,6 +206,13 @@ def test_a_network_of_another_form_is_refused():
             peer_fields("deeplabv3plus", "smp", "resnet18d"),
             {},
             "no network of the form of this deeplabv3plus over resnet18d: .* arrays have no place there: .*/encoder/",
+        ),
+        (
+            "upernet",
+            "transformers",
+            ADAPTER,
+            {},
+            "no network .* over vit_base: .* arrays have no place there: .*/adapter/",
         ),
         ("fpn", "smp", peer_fields("fpn", "smp", "resnet18"), {"model__crf": "deeplab-v1"}, "ours with model.crf="),
     ):
