@@ -40,9 +40,13 @@ class Kernels(nn.Module):
         return x
 
 
-def same(a: Any, b: Any, error: float = 0.0) -> None:
+# Of values up to 3. Older versions of jax round programs that are fused otherwise in another way.
+ROUNDING = 0.0 if jax.__version_info__ >= (0, 12) else 2.5e-7
+
+
+def same(a: Any, b: Any) -> None:
     assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=error, strict=True), a, b)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=ROUNDING, rtol=0, strict=True), a, b)
 
 
 @pytest.mark.parametrize("name", DRAWS)
@@ -62,19 +66,16 @@ def test_many_draws_at_once_are_those_of_linen(name: str, key, monkeypatch) -> N
     network = Kernels(DRAWS[name][0], ((1, 1), (1, row), (row + 1, 1), (3, 5, 1, row // 15), (2, row), (2, 3)))
     x = jnp.zeros((1, 2, 2, 3))
     linen = jax.jit(network.init)({"params": key}, x)
-    error = np.finfo(np.float32).eps if name in ("normal", "fan_out") else 0.0  # older jax has σ (√2 erf⁻¹(u))
-    same(jax.jit(lambda key: initialise(network, {"params": key}, x))(key), linen, error)
+    same(jax.jit(lambda key: initialise(network, {"params": key}, x))(key), linen)
 
 
 # The scan over shared units, the positions of a transformer, its queries, and the constants of a norm.
-@pytest.mark.parametrize("name", ["segformer", "mask2former", "dpt", "recurrent"])
+@pytest.mark.parametrize("name", ["segformer", "mask2former", "recurrent"])
 def test_a_network_starts_as_linen_starts_it(name: str, key) -> None:
     network = tiny("resunet", blocks=3, shared=True) if name == "recurrent" else tiny(name)
     x = jnp.zeros((1, 32, 32, 3))
     linen = jax.jit(lambda key: network.init({"params": key}, x, train=False))(key)
-    same(
-        jax.jit(lambda key: initialise(network, {"params": key}, x, train=False))(key), linen, np.finfo(np.float32).eps
-    )
+    same(jax.jit(lambda key: initialise(network, {"params": key}, x, train=False))(key), linen)
 
 
 @pytest.mark.parametrize("kind", ["rbg", "legacy", "counted otherwise"])
