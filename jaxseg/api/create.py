@@ -140,7 +140,7 @@ def create_model(
     wanted = resolve(module, name, weights=weights, encoder_weights=encoder_weights)
     said = (
         f"Drawing the {count_parameters(shapes['params']):,} parameters of {name}: the program that does it is "
-        "compiled first, which takes seconds, and of a large network minutes."
+        "compiled first, which takes some seconds."
     )
     if wanted is None:
         with _saying_of_a_wait(said):
