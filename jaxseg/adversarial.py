@@ -28,6 +28,7 @@ from jaxseg.losses.pixels import one_hot
 from jaxseg.metrics import predict_classes
 from jaxseg.nn import Conv, crop_to, pad_to_multiple, resize
 from jaxseg.nn.conv import near_zero
+from jaxseg.nn.initialise import initialise
 from jaxseg.state import Learner, TrainState
 from jaxseg.types import DISCRIMINATOR, Array, Key, PyTree, ignore_label
 
@@ -76,10 +77,10 @@ class SegmenterWithDiscriminator:
 
     def init(self, rngs: dict[str, Key], image: jax.Array, **arguments: Any) -> dict[str, PyTree]:
         """f32[b,h,w,c] -> the segmenter's variables, with D's parameters under params/discriminator."""
-        variables = self.segmenter.init(rngs, image, **arguments)
+        variables = initialise(self.segmenter, rngs, image, **arguments)
         logits, _ = jax.eval_shape(lambda: self.segmenter.apply(variables, image, train=False))
         maps = self._with_image(jnp.zeros((*logits.shape[:-1], max(2, logits.shape[-1])), jnp.float32), image)
-        params = self.discriminator.init(jax.random.fold_in(rngs["params"], 1), maps)["params"]
+        params = initialise(self.discriminator, {"params": jax.random.fold_in(rngs["params"], 1)}, maps)["params"]
         return {**variables, "params": {**variables["params"], DISCRIMINATOR: params}}
 
     def apply(self, variables: Mapping[str, PyTree], image: jax.Array, **arguments: Any) -> Any:

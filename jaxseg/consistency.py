@@ -31,6 +31,7 @@ from jaxseg.losses import Loss, binary_cross_entropy, cross_entropy, divide, lab
 from jaxseg.metrics import class_indices
 from jaxseg.mixing import box, pasted
 from jaxseg.nn import draw_of_examples
+from jaxseg.nn.initialise import initialise
 from jaxseg.state import Learner, Network
 from jaxseg.step import Augment, Teach
 from jaxseg.types import IGNORE, LESSON, Array, Key, PyTree
@@ -138,7 +139,7 @@ class DroppedFeatures:
 
     def init(self, rngs: dict[str, Key], image: jax.Array, **arguments: Any) -> Mapping[str, PyTree]:
         """The variables of the network."""
-        return self.network.init(rngs, image, **arguments)
+        return initialise(self.network, rngs, image, **arguments)
 
     def apply(self, variables: Mapping[str, PyTree], image: jax.Array, *, train: bool = False, **arguments: Any) -> Any:
         """As that of the network, for f32[2b,h,w,c] with `train`; ArgumentError if it has no child "encoder"."""

@@ -19,6 +19,8 @@ from flax import linen as nn
 from jaxseg.errors import ConfigError
 from jaxseg.losses import SumWeight, divide
 from jaxseg.nn import resize
+from jaxseg.nn.initialise import initialise
+from jaxseg.nn.initializers import lecun_normal
 from jaxseg.objective import HeadLoss, Objective
 from jaxseg.state import Learner
 from jaxseg.types import DISTILLATION, Array, Key, PyTree
@@ -75,13 +77,13 @@ class DistilledNetwork:
         Raises:
             ConfigError: if the student has no features of this name.
         """
-        variables = dict(self.student.init(rngs, image, **arguments))
+        variables = dict(initialise(self.student, rngs, image, **arguments))
         if not self.stage:
             return variables
         _, out = jax.eval_shape(lambda: self.student.apply(variables, image, train=False, mutable=[])[0])
         width = stage_of(out, self.stage, "distill.stage").shape[-1]
         key = jax.random.fold_in(rngs["params"], _STREAM)
-        kernel = nn.initializers.lecun_normal()(key, (width, self.channels), jnp.float32)
+        kernel = lecun_normal(key, (width, self.channels), jnp.float32)
         return {**variables, "params": {**variables["params"], DISTILLATION: {"kernel": kernel}}}
 
     def apply(self, variables: Mapping[str, PyTree], image: jax.Array, **arguments: Any) -> Any:

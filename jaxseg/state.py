@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from jaxseg.nn.initialise import initialise
 from jaxseg.types import Key, PyTree
 
 
@@ -70,7 +71,8 @@ def init_state(
         image_shape: (h, w, c) of one image.
         ema: whether to keep a moving average of the parameters.
     """
-    return first_state(model.init({"params": key}, jnp.zeros((1, *image_shape), jnp.float32), train=False), tx, ema=ema)
+    variables = initialise(model, {"params": key}, jnp.zeros((1, *image_shape), jnp.float32), train=False)
+    return first_state(variables, tx, ema=ema)
 
 
 def first_state(variables: Mapping[str, PyTree], tx: optax.GradientTransformation, *, ema: bool = False) -> TrainState:

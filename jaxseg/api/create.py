@@ -20,6 +20,7 @@ from jaxseg.compiler import options_for_once
 from jaxseg.config import KEYS
 from jaxseg.data.notes import log_once
 from jaxseg.errors import ArgumentError, ConfigError, counted
+from jaxseg.nn.initialise import initialise
 from jaxseg.run.weights_source import Origin, read_weights, resolve
 from jaxseg.state import TrainState, count_parameters, first_state, keys_of_seed
 from jaxseg.types import Array, Key, PyTree
@@ -139,7 +140,7 @@ def create_model(
     wanted = resolve(module, name, weights=weights, encoder_weights=encoder_weights)
     said = (
         f"Drawing the {count_parameters(shapes['params']):,} parameters of {name}: the program that does it is "
-        "compiled first, which takes seconds, and of a large network minutes."
+        "compiled first, which takes some seconds."
     )
     if wanted is None:
         with _saying_of_a_wait(said):
@@ -172,7 +173,7 @@ def _draw(module: nn.Module, in_channels: int, seed: int) -> dict[str, PyTree]:
 def _initialiser(module: nn.Module, in_channels: int) -> Callable[[Key], dict[str, PyTree]]:
     def init(key: Key) -> dict[str, PyTree]:
         image = jnp.zeros((1, _SIDE, _SIDE, in_channels), jnp.float32)
-        variables = module.init({"params": key}, image, train=False)
+        variables = initialise(module, {"params": key}, image, train=False)
         statistics = variables["batch_stats"] if "batch_stats" in variables else {}
         return {"params": variables["params"], "batch_stats": statistics}
 

@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 from jaxseg import models
 from jaxseg.arguments import Count, check_value
+from jaxseg.compiler import options_for_once
 from jaxseg.config import KEYS
 from jaxseg.errors import ArgumentError, ConfigError, naming_lack_of_memory
 from jaxseg.explain.answers import answer_of
@@ -24,6 +25,7 @@ from jaxseg.explain.stages import default_layer, layer_shapes, require_layer
 from jaxseg.explain.support import Box
 from jaxseg.explain.view import View, view_of
 from jaxseg.inference.trained import ImageLike, read_input
+from jaxseg.nn.initialise import initialise
 from jaxseg.run.load import Run, require_one_class, require_single
 from jaxseg.types import PyTree
 
@@ -164,7 +166,8 @@ def sanity(
     """
     view, variables = explanation.view, run.variables
     image = jax.ShapeDtypeStruct(view.input.shape, view.input.dtype)
-    fresh = jax.jit(run.model.init)({"params": jax.random.key(seed)}, np.zeros(image.shape, np.float32))
+    draw = jax.jit(functools.partial(initialise, run.model), compiler_options=options_for_once())
+    fresh = draw({"params": jax.random.key(seed)}, np.zeros(image.shape, np.float32))
     groups = groups_from_the_top(run.model, variables, image)
     layer = explanation.question.layer or (next(iter(explanation.maps)) if len(explanation.maps) == 1 else None)
     answer = answer_of(run, view, explanation.question, layer, samples, steps, 0)

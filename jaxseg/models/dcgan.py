@@ -22,11 +22,12 @@ from flax import linen as nn
 
 from jaxseg.models.assembly import name_stages, to_logits
 from jaxseg.nn import Conv, ConvTranspose, Layers, resize
+from jaxseg.nn.initializers import normal
 from jaxseg.nn.norm import is_identity
 from jaxseg.types import DISCRIMINATOR, Key, PyTree
 
 # Radford 2016, section 4: every kernel starts from a normal distribution with this standard deviation.
-dcgan_normal = nn.initializers.normal(0.02)
+dcgan_normal = normal(0.02)
 
 
 class Upward(nn.Module):

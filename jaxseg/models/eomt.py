@@ -33,6 +33,7 @@ from jaxseg.nn import (
     parameter,
     resize,
 )
+from jaxseg.nn.initializers import normal
 from jaxseg.nn.ops.product import product
 
 _gelu = functools.partial(jax.nn.gelu, approximate=False)
@@ -156,7 +157,7 @@ class EoMT(nn.Module):
             UpScale(self.up_steps, self.common.dtype, name="upscale"),
             QueryMasks(self.common.dtype, name="mask"),
         )
-        first = parameter(self, "query", nn.initializers.normal(1.0), (1, self.queries, encoder.width))
+        first = parameter(self, "query", normal(1.0), (1, self.queries, encoder.width))
         grid = tuple(side // encoder.patch for side in x.shape[1:3])
         classes, masks = [], []
 

@@ -32,13 +32,14 @@ from jaxseg.nn import (
     resize,
 )
 from jaxseg.nn.deformable import split_tokens
+from jaxseg.nn.initializers import normal, variance_scaling, xavier_uniform
 from jaxseg.nn.ops.product import product
 from jaxseg.nn.ops.sizes import Side, array_module
 from jaxseg.types import Array
 
 # Variance 1 / (3 c), as in the authors' release: the first mask logits have a deviation of about 1 at 256 features.
 # Variance 1 / c would make it 9, where the sigmoid is saturated.
-SMALL = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+SMALL = variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def sine_position(h: Side, w: Side, c: int) -> Array:
@@ -64,9 +65,8 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        init = nn.initializers.xavier_uniform()
-        y = jax.nn.relu(Dense(self.hidden, kernel_init=init, dtype=self.dtype, name="expand")(x))
-        y = Dense(x.shape[-1], kernel_init=init, dtype=self.dtype, name="reduce")(y)
+        y = jax.nn.relu(Dense(self.hidden, kernel_init=xavier_uniform, dtype=self.dtype, name="expand")(x))
+        y = Dense(x.shape[-1], kernel_init=xavier_uniform, dtype=self.dtype, name="reduce")(y)
         return LayerNorm(dtype=self.dtype, name="norm")(x + y)
 
 
@@ -109,7 +109,7 @@ class PixelDecoder(nn.Module):
         conv = functools.partial(Conv, self.features, 1, dtype=self.dtype)
         coarse = pyramid[::-1][: self.scales]
         sizes = tuple(x.shape[1:3] for x in coarse)
-        levels = parameter(self, "level", nn.initializers.normal(1.0), (len(coarse), self.features))
+        levels = parameter(self, "level", normal(1.0), (len(coarse), self.features))
         tokens, positions = [], []
         for i, x in enumerate(coarse):
             x = group(name=f"project_norm{i}")(conv(name=f"project{i}")(x))
@@ -236,11 +236,11 @@ class Mask2Former(nn.Module):
 
     def _queries(self, attended: tuple[jax.Array, ...], pixels: jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
         """Class and mask logits of the queries before and after each layer."""
-        b, normal = pixels.shape[0], nn.initializers.normal(1.0)
-        level = parameter(self, "level", normal, (len(attended), self.features))
+        b, init = pixels.shape[0], normal(1.0)
+        level = parameter(self, "level", init, (len(attended), self.features))
         shape = (self.queries, self.features)
         first, position = (
-            jnp.broadcast_to(parameter(self, name, normal, (1, *shape)), (b, *shape)).astype(self.common.dtype)
+            jnp.broadcast_to(parameter(self, name, init, (1, *shape)), (b, *shape)).astype(self.common.dtype)
             for name in ("query", "query_position")
         )
         tokens, places = [], []

@@ -26,6 +26,7 @@ from jaxseg.errors import counted
 from jaxseg.models.assembly import name_stages, to_logits, walk_up
 from jaxseg.models.nnunet_topology import Pair
 from jaxseg.nn import Conv, ConvTranspose, Dense, Layers, avg_pool, is_identity, pad_to_multiple, parameter
+from jaxseg.nn.initializers import variance_scaling
 
 Unit = Literal["plain", "residual"]
 
@@ -70,7 +71,7 @@ class AxisUp(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         (b, h, w, _), (rows, columns) = x.shape, self.stride
         # Each pixel of the result sums the c channels of one pixel.
-        init = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+        init = variance_scaling(2.0, "fan_in", "truncated_normal")
         width = rows * columns * self.features
         y = Dense(width, use_bias=False, kernel_init=init, dtype=self.dtype, name="dense")(x)
         y = y.reshape(b, h, w, rows, columns, self.features).transpose(0, 1, 3, 2, 4, 5)

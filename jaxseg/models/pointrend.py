@@ -22,7 +22,7 @@ from jaxseg.models.deeplabv3 import atrous_features
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.fpn import semantic_features
 from jaxseg.nn import Dense, Layers, keys_of_examples, resize
-from jaxseg.nn.initializers import he_normal
+from jaxseg.nn.initializers import he_normal, normal
 from jaxseg.nn.ops.points import choose_points, refine, sample_points
 
 
@@ -52,7 +52,7 @@ class PointHead(nn.Module):
             x = jnp.concatenate([x, coarse], axis=-1)
             x = self.common.activate(Dense(self.features, dtype=dtype, kernel_init=he_normal, name=f"dense{i}")(x))
         x = jnp.concatenate([x, coarse], axis=-1)
-        small = nn.initializers.normal(0.001)  # as in the authors' code
+        small = normal(0.001)  # as in the authors' code
         return Dense(self.num_classes, dtype=dtype, kernel_init=small, name="score")(x).astype(jnp.float32)
 
 

@@ -17,10 +17,11 @@ from jaxseg.models.assembly import make_encoder, name_stages
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.vit import ViTBlock
 from jaxseg.nn import Dense, LayerNorm, Layers, crop_to, drop_rates, pad_to_multiple, resize
+from jaxseg.nn.initializers import normal, truncated_normal
 from jaxseg.nn.ops.product import product
 from jaxseg.nn.ops.unit import unit_vectors
 
-_init = nn.initializers.truncated_normal(0.02)
+_init = truncated_normal(0.02)
 
 
 class ClassTokens(nn.Module):
@@ -80,10 +81,10 @@ class MaskTransformer(nn.Module):
             block = ViTBlock(*form, drop_path=rate, common=self.common, name=f"block{i + 1}")
             tokens = block(tokens, train=train)
         tokens = LayerNorm(dtype=self.common.dtype, name="norm")(tokens)
-        normal = nn.initializers.normal(c**-0.5)
+        init = normal(c**-0.5)
         results = []
         for name, part in (("patches", tokens[:, k:]), ("classes", tokens[:, :k])):
-            y = Dense(c, use_bias=False, kernel_init=normal, dtype=self.common.dtype, name=name)(part)
+            y = Dense(c, use_bias=False, kernel_init=init, dtype=self.common.dtype, name=name)(part)
             results.append(unit_vectors(y).astype(y.dtype))
         return results[0].reshape(b, h, w, c), results[1]
 

@@ -43,11 +43,12 @@ from jaxseg.nn import (
     parameter,
 )
 from jaxseg.nn.deformable import split_tokens
+from jaxseg.nn.initializers import normal, truncated_normal
 from jaxseg.nn.ops.sizes import Side, array_module
 from jaxseg.types import Array
 
 Sizes: TypeAlias = Sequence[tuple[Side, ...]]
-_dense_init = nn.initializers.truncated_normal(0.02)
+_dense_init = truncated_normal(0.02)
 _WIDE = 768  # from here on the authors' release halves the values
 
 
@@ -259,7 +260,7 @@ class ViTAdapter(nn.Module):
             )
         finest, *maps = SpatialPrior(self.stem, c, strides[0], self.common, name="prior")(image, train=train)
         sizes = [x.shape[1:3] for x in maps]
-        embedding = parameter(self, "level", nn.initializers.normal(1.0), (len(maps), c))
+        embedding = parameter(self, "level", normal(1.0), (len(maps), c))
         levels = [x.reshape(x.shape[0], -1, c) + row.astype(x.dtype)[None, None] for x, row in zip(maps, embedding)]
         in_levels = places([grid], [self.patch], sizes, strides[1:])
         in_patches = places(sizes, strides[1:], [grid], [self.patch])

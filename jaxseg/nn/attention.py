@@ -12,6 +12,7 @@ from flax.linen.dtypes import promote_dtype
 from jaxseg.arguments import check_value
 from jaxseg.nn.conv import Conv, check_image
 from jaxseg.nn.dense import Dense, parameter
+from jaxseg.nn.initializers import lecun_normal, normal, xavier_uniform
 from jaxseg.nn.layers import BARE, Layers
 from jaxseg.nn.ops.dot_product import dot_product_attention
 from jaxseg.nn.ops.pooling import global_avg_pool
@@ -36,7 +37,7 @@ class MultiHeadAttention(nn.Module):
     """
 
     num_heads: int
-    kernel_init: Initializer = nn.initializers.xavier_uniform()
+    kernel_init: Initializer = xavier_uniform
     key_bias: bool = True
     dtype: Any = None
 
@@ -101,7 +102,7 @@ class SelfAttention2D(nn.Module):
     position: str = "sincos"
     table_size: tuple[int, int] = (16, 16)
     sow_weights: bool = False
-    out_init: Initializer = nn.initializers.lecun_normal()
+    out_init: Initializer = lecun_normal
     dtype: Any = None
 
     @nn.compact
@@ -115,8 +116,7 @@ class SelfAttention2D(nn.Module):
         tokens = (x + self._position(h, w, c).astype(x.dtype)).reshape(b, h * w, c)
 
         def project(name: str) -> jax.Array:
-            init = nn.initializers.xavier_uniform()
-            y = Dense(width, dtype=self.dtype, kernel_init=init, name=name)(tokens)
+            y = Dense(width, dtype=self.dtype, kernel_init=xavier_uniform, name=name)(tokens)
             return y.reshape(b, h * w, self.num_heads, width // self.num_heads)
 
         query, key, value = project("query"), project("key"), project("value")
@@ -130,8 +130,7 @@ class SelfAttention2D(nn.Module):
         if self.position == "sincos":
             return jnp.asarray(sincos_position(h, w, c))[None]
         if self.position == "learned":
-            init = nn.initializers.normal(0.02)
-            table = parameter(self, "position", init, (*self.table_size, c))
+            table = parameter(self, "position", normal(0.02), (*self.table_size, c))
             return resize(table[None], (h, w))
         check_value("SelfAttention2D.position", self.position, Literal["sincos", "learned", "none"])
         return jnp.zeros((1, 1, 1, 1), jnp.float32)

@@ -18,7 +18,7 @@ from flax.linen.dtypes import promote_dtype
 from jaxseg.arguments import Count, WholeNotNegative, check_value
 from jaxseg.errors import counted
 from jaxseg.nn.dense import parameter
-from jaxseg.nn.initializers import he_normal
+from jaxseg.nn.initializers import he_normal, normal, variance_scaling
 from jaxseg.nn.joined import Features, Joined, conv2d_joined, whole
 from jaxseg.nn.layers import BARE, Layers
 from jaxseg.nn.norm import is_identity, uses_batch
@@ -32,11 +32,11 @@ Padding: TypeAlias = int | Literal["same"] | None
 _KernelSize: TypeAlias = Count | tuple[Count, Count]
 _Padding: TypeAlias = WholeNotNegative | Literal["same"] | None
 
-unit_gain: Initializer = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+unit_gain: Initializer = variance_scaling(1.0, "fan_in", "truncated_normal")
 """Keeps the mean square of its input, for a linear map: variance 1 / fan_in (LeCun et al. 1998, "Efficient BackProp",
 eq. 16)."""
 
-near_zero: Initializer = nn.initializers.normal(0.01)
+near_zero: Initializer = normal(0.01)
 """For the kernel of a class head: training starts from almost equal class probabilities, however large the features."""
 
 
@@ -265,7 +265,7 @@ class ConvTranspose(nn.Module):
         k, c = self.kernel_size, x.shape[-1]
         # An output pixel sums about (k / stride)^2 taps of every channel, not the k^2 that fan_in counts.
         scale = 2.0 * min(k, self.stride) ** 2
-        init = self.kernel_init or nn.initializers.variance_scaling(scale, "fan_in", "truncated_normal")
+        init = self.kernel_init or variance_scaling(scale, "fan_in", "truncated_normal")
         kernel = parameter(self, "kernel", init, (k, k, c, self.features))
         bias = parameter(self, "bias", self.bias_init, (self.features,)) if self.use_bias else None
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)

@@ -12,6 +12,7 @@ from flax import linen as nn
 from jax import lax
 
 from jaxseg.nn.dense import Dense
+from jaxseg.nn.initializers import xavier_uniform
 from jaxseg.nn.ops.deformable import deformable_attention
 from jaxseg.nn.ops.sizes import Side, array_module, is_known
 from jaxseg.types import Array, Initializer
@@ -73,7 +74,7 @@ class DeformableAttention(nn.Module):
         )(query).reshape(b, t, n, levels, p, 2)
         weights = Dense(n * levels * p, kernel_init=nn.initializers.zeros_init(), name="weights")(query)
         weights = jax.nn.softmax(weights.reshape(b, t, n, levels * p), axis=-1).reshape(b, t, n, levels, p)
-        init = nn.initializers.xavier_uniform()
+        init = xavier_uniform
         value = Dense(width, kernel_init=init, dtype=self.dtype, name="value")(keys)
         values = [v.reshape(b, h, w, n, width // n) for v, (h, w) in zip(split_tokens(value, sizes), sizes)]
         xp = array_module(*itertools.chain(*sizes))

@@ -8,6 +8,8 @@ from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 from jax import lax
 
+from jaxseg.nn.initialise import note
+from jaxseg.nn.initializers import lecun_normal
 from jaxseg.types import Initializer
 
 
@@ -15,7 +17,8 @@ def parameter(module: nn.Module, name: str, init: Initializer, shape: tuple[int,
     """The parameter `name` of the compact module that calls this, f32[*shape]: `module.param`, traced more quickly.
 
     Where the parameter exists with this shape, it is returned as it is. `module.param` would trace `init` again to
-    compare the shapes, which takes about half of the time in which a whole network is traced.
+    compare the shapes, which takes about half of the time in which a whole network is traced. In `initialise`, a zero
+    array stands for a parameter that is drawn with all others.
 
     Raises:
         flax.errors.ScopeParamShapeError: if the parameter exists with another shape.
@@ -23,7 +26,8 @@ def parameter(module: nn.Module, name: str, init: Initializer, shape: tuple[int,
     value = module.get_variable("params", name)
     if getattr(value, "shape", None) == shape:
         return value
-    return module.param(name, init, shape, jnp.float32)
+    noted = note(module, name, init, shape) if value is None else None
+    return module.param(name, init, shape, jnp.float32) if noted is None else noted
 
 
 class Dense(nn.Module):
@@ -41,7 +45,7 @@ class Dense(nn.Module):
     features: int
     use_bias: bool = True
     dtype: Any = None
-    kernel_init: Initializer = nn.initializers.lecun_normal()
+    kernel_init: Initializer = lecun_normal
     bias_init: Initializer = nn.initializers.zeros_init()
 
     @nn.compact

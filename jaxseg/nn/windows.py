@@ -10,13 +10,14 @@ from flax import linen as nn
 
 from jaxseg.nn.conv import check_image
 from jaxseg.nn.dense import Dense, parameter
+from jaxseg.nn.initializers import truncated_normal
 from jaxseg.nn.ops.dot_product import dot_product_attention
 from jaxseg.nn.ops.resize import crop_to, pad_to_multiple
 from jaxseg.nn.ops.unit import unit_vectors
 from jaxseg.nn.ops.windows import by_distance, distances, from_windows, shift_mask, shifted, to_windows
 from jaxseg.types import Initializer
 
-_init = nn.initializers.truncated_normal(0.02)
+_init = truncated_normal(0.02)
 _HIDDEN = 512  # of the network that gives the biases of V2 (Liu 2022, section 3.3)
 _LARGEST = math.log(100.0)  # of the learned scale; the temperature is .01 at least (Liu 2022, section 3.2)
 

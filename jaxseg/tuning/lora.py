@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxseg.errors import ConfigError
+from jaxseg.nn.initializers import variance_scaling
 from jaxseg.types import LORA, Key, PyTree
 
 
@@ -76,7 +77,7 @@ def _can_have_one(path: str, shape: tuple[int, ...]) -> bool:
 
 def init_adapters(key: Key, params: PyTree, lora: Lora, trains: Callable[[str], bool]) -> PyTree:
     """Returns the adapters {..., "kernel": {"a": f32[c,r], "b": f32[r,features]}}, A of variance 1 / c and B zero."""
-    normal = jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+    normal = variance_scaling(1.0, "fan_in", "normal")
     adapters = {}
     for number, (path, (rows, columns)) in enumerate(sorted(adapted_kernels(params, lora.targets, trains).items())):
         rank = min(lora.rank, rows, columns)

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 import jax
 from flax import linen as nn
 
+from jaxseg.nn.initialise import initialise
 from jaxseg.nn.norm import BatchNorm
 from jaxseg.nn.quantisation import Quantisation, with_fake_kernels
 from jaxseg.tuning.lora import Lora, init_adapters, merged
@@ -46,7 +47,7 @@ class TunedNetwork:
         Raises:
             ConfigError: if the network has no layer for an adapter.
         """
-        variables = dict(self.network.init(rngs, image, **arguments))
+        variables = dict(initialise(self.network, rngs, image, **arguments))
         if self.lora is None:
             return variables
         key = jax.random.fold_in(rngs["params"], _LORA_STREAM)

@@ -15,10 +15,11 @@ from flax import linen as nn
 
 from jaxseg.arguments import Share
 from jaxseg.nn import BARE, Conv, LayerNorm, Layers, StochasticDepth, drop_rates, pad_to_multiple, parameter
+from jaxseg.nn.initializers import truncated_normal
 
 Rounding = Literal["up", "down"]
 # Section A.1: a truncated normal distribution.
-_init = nn.initializers.truncated_normal(0.02)
+_init = truncated_normal(0.02)
 
 
 class ResponseNorm(nn.Module):

@@ -30,9 +30,10 @@ from jaxseg.nn import (
     parameter,
     resize_cubic,
 )
+from jaxseg.nn.initializers import lecun_normal, truncated_normal
 from jaxseg.nn.ops.windows import from_windows, to_windows
 
-_init = nn.initializers.truncated_normal(0.02)
+_init = truncated_normal(0.02)
 
 
 class HieraStem(nn.Module):
@@ -56,7 +57,7 @@ class HieraStem(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         c, s = self.width, self.side
-        x = Conv(c, 7, 4, padding=3, kernel_init=nn.initializers.lecun_normal(), dtype=self.dtype, name="patch")(x)
+        x = Conv(c, 7, 4, padding=3, kernel_init=lecun_normal, dtype=self.dtype, name="patch")(x)
         h, w = x.shape[1:3]
         table = parameter(self, "position", _init, (1, *self.grid, c))
         window = parameter(self, "position_window", _init, (1, s, s, c))

@@ -35,10 +35,11 @@ from jaxseg.nn import (
     parameter,
     resize,
 )
+from jaxseg.nn.initializers import truncated_normal
 from jaxseg.nn.norm import is_identity, with_defaults
 from jaxseg.nn.ops.windows import by_distance, from_grid, from_windows, to_grid, to_windows
 
-_init = nn.initializers.truncated_normal(0.02)
+_init = truncated_normal(0.02)
 
 Form = Literal["authors", "torchvision"]
 _ACTIVATIONS = {"authors": jax.nn.gelu, "torchvision": functools.partial(jax.nn.gelu, approximate=False)}

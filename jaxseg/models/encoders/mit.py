@@ -21,11 +21,12 @@ from flax import linen as nn
 
 from jaxseg.arguments import Share
 from jaxseg.nn import Conv, LayerNorm, Layers, MultiHeadAttention, StochasticDepth, drop_rates
+from jaxseg.nn.initializers import truncated_normal, variance_scaling
 from jaxseg.nn.ops.sizes import at_least_zero
 
-dense_init = nn.initializers.truncated_normal(0.02)
+dense_init = truncated_normal(0.02)
 # As in the authors' release: normal(0, sqrt(2 / fan_out)).
-patch_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+patch_init = variance_scaling(2.0, "fan_out", "normal")
 _gelu = functools.partial(jax.nn.gelu, approximate=False)
 
 

@@ -21,8 +21,9 @@ from flax import linen as nn
 from jaxseg.arguments import Share
 from jaxseg.models.encoders.convnext import Rounding, rounded
 from jaxseg.nn import Conv, Dense, LayerNorm, Layers, StochasticDepth, WindowAttention, drop_rates, pad_to_multiple
+from jaxseg.nn.initializers import lecun_normal, truncated_normal
 
-_init = nn.initializers.truncated_normal(0.02)
+_init = truncated_normal(0.02)
 
 
 class SwinBlock(nn.Module):
@@ -168,7 +169,7 @@ class SwinTransformer(nn.Module):
         stem = Conv(
             *(self.widths[0], self.patch, self.patch),
             padding=0,
-            kernel_init=nn.initializers.lecun_normal(),
+            kernel_init=lecun_normal,
             dtype=dtype,
             name="stem",
         )

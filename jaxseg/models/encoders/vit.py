@@ -34,6 +34,7 @@ from jaxseg.nn import (
     parameter,
     resize_cubic,
 )
+from jaxseg.nn.initializers import lecun_normal, truncated_normal
 from jaxseg.nn.ops.sizes import Side, array_module
 from jaxseg.types import Array
 
@@ -43,7 +44,7 @@ _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
 }
-_init = nn.initializers.truncated_normal(0.02)
+_init = truncated_normal(0.02)
 Rotate: TypeAlias = Callable[[jax.Array], jax.Array]
 Between: TypeAlias = Callable[[int, jax.Array, nn.Module], tuple[jax.Array, jax.Array | None]]
 After: TypeAlias = Callable[[int, jax.Array], None]
@@ -115,7 +116,7 @@ class ViTStem(nn.Module):
             *(c, self.patch, self.patch),
             padding=0,
             use_bias=self.patch_bias,
-            kernel_init=nn.initializers.lecun_normal(),
+            kernel_init=lecun_normal,
             dtype=self.dtype,
             name="patch",
         )(x)

@@ -1,0 +1,215 @@
+"""The initial variables of a network, with all parameters drawn at once.
+
+Linen draws each parameter by itself, with a key of its own: `fold_in` of the path and a count. A network of 70 kernels
+so becomes a program of 140 random draws, each of which takes a tenth of a second and more to trace and compile. Here
+the parameters are noted while the network is traced, then all keys are made by one `vmap` of `fold_in`, and all values
+of one distribution as one flat array, which is cut. The values are those of `network.init`: a value of
+threefry depends on its key and its place in the array, and not on the array's shape. They have the same bits with jax
+0.12; the compiler of older versions rounds some of them otherwise.
+"""
+
+import contextlib
+import contextvars
+import dataclasses
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import lax
+from jax.extend.random import threefry2x32_p
+
+from jaxseg.nn.initializers import Distribution, Draw
+from jaxseg.types import Key, PyTree
+
+# Rows of the flat array: a parameter takes whole ones, so that each row has one key.
+_ROW = 1024
+# Rows that are drawn at a time, by a loop: on a CPU all steps of the draw then find them in its cache.
+_TOGETHER = 32
+# Values that are drawn in one array, which exists beside the parameters: 128 MiB.
+_MOST = 2**25
+_ROOT = np.float32(math.sqrt(2))
+# They have no need of a key.
+_CONSTANTS = (jax.nn.initializers.zeros, jax.nn.initializers.ones)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Noted:
+    """A parameter that is still to be drawn.
+
+    Attributes:
+        stand_in: the zeros in its place.
+        draw: its initialiser.
+        number: what is folded into the network's key.
+    """
+
+    stand_in: jax.Array
+    draw: Draw
+    number: int
+
+
+@dataclasses.dataclass
+class _Notes:
+    key: Key
+    parameters: list[_Noted] = dataclasses.field(default_factory=list)
+
+
+_notes: contextvars.ContextVar[_Notes | None] = contextvars.ContextVar("notes", default=None)
+
+
+def initialise(network: Any, rngs: Mapping[str, Key], image: jax.Array, **arguments: Any) -> Mapping[str, PyTree]:
+    """Returns `network.init(dict(rngs), image, **arguments)`, traced and compiled more quickly.
+
+    Parameters that are not drawn by a `Draw`, or with a key that is not the network's own, are made by Linen. Where the
+    key is of another kind than threefry, all are. A network whose initial values depend on other parameters would see
+    zeros in their place: there is none here.
+
+    Args:
+        network: a Linen module, or another network with `init`.
+        rngs: {"params": key}, and others.
+        image: f32[b,h,w,c].
+        arguments: of the network.
+    """
+    key = rngs["params"]
+    if not isinstance(network, nn.Module) or not _is_plain(key):
+        return network.init(dict(rngs), image, **arguments)
+    with _noting(key) as noted:
+        variables = network.init(dict(rngs), image, **arguments)
+    leaves, structure = jax.tree.flatten(variables)
+    places = {id(leaf): i for i, leaf in enumerate(leaves)}
+    if any(id(parameter.stand_in) not in places for parameter in noted):
+        return network.init(dict(rngs), image, **arguments)  # a transformation has changed a parameter on its way
+    for parameter, value in zip(noted, _drawn(key, noted), strict=True):
+        leaves[places[id(parameter.stand_in)]] = value
+    return jax.tree.unflatten(structure, leaves)
+
+
+def note(module: nn.Module, name: str, init: Any, shape: tuple[int, ...]) -> jax.Array | None:
+    """Returns an array in place of the parameter `name`, which `initialise` draws; None if Linen shall make it."""
+    notes, scope = _notes.get(), module.scope
+    if notes is None or scope is None or "params" not in scope.rngs or not module.is_mutable_collection("params"):
+        return None
+    rng: Any = scope.rngs["params"]
+    if getattr(rng, "rng", None) is not notes.key:
+        return None
+    if isinstance(init, Draw):
+        value = jnp.zeros(shape, jnp.float32)
+        notes.parameters.append(_Noted(value, init, _number((*rng.suffix, scope.rng_counters["params"] + 1))))
+    elif init in _CONSTANTS:
+        value = init(notes.key, shape, jnp.float32)
+    else:
+        return None
+    scope.rng_counters["params"] += 1
+    module.put_variable("params", name, value)
+    return value
+
+
+@contextlib.contextmanager
+def _noting(key: Key) -> Iterator[list[_Noted]]:
+    notes = _Notes(key)
+    before = _notes.set(notes)
+    try:
+        yield notes.parameters
+    finally:
+        _notes.reset(before)
+
+
+def _is_plain(key: Key) -> bool:
+    """Whether the draws of this key are those of a counter, one for each value."""
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    return typed and str(jax.random.key_impl(key)) == "threefry2x32" and bool(jax.config.jax_threefry_partitionable)
+
+
+def _number(path: tuple[str | int, ...]) -> int:
+    """What Linen folds into the key for a path and a count: the first 32 bits of their SHA-1."""
+    digest = hashlib.sha1()
+    for part in path:
+        if flax.config.flax_fix_rng_separator:
+            digest.update(b"\x00")
+        digest.update(part.encode() if isinstance(part, str) else part.to_bytes((part.bit_length() + 7) // 8, "big"))
+    return int.from_bytes(digest.digest()[:4], "big")
+
+
+def _drawn(key: Key, noted: list[_Noted]) -> list[jax.Array]:
+    """Returns the values of the parameters, in their order."""
+    if not noted:
+        return []
+    numbers = jnp.asarray([parameter.number for parameter in noted], jnp.uint32)
+    keys = jax.random.key_data(jax.vmap(jax.random.fold_in, (None, 0))(key, numbers))
+    values: dict[int, jax.Array] = {}
+    for distribution, members in _groups(noted):
+        sizes = [noted[i].stand_in.size for i in members]
+        flat = lax.optimization_barrier(_standard(distribution, keys[np.asarray(members)], sizes))
+        first = 0
+        for i, size in zip(members, sizes, strict=True):
+            rows, shape = -(-size // _ROW), noted[i].stand_in.shape
+            value = flat[first : first + rows].reshape(-1)[:size].reshape(shape)
+            values[i] = value * (noted[i].draw.factor(shape) * _SCALES[distribution])
+            first += rows
+    return [values[i] for i in range(len(noted))]
+
+
+def _groups(noted: list[_Noted]) -> Iterator[tuple[Distribution, list[int]]]:
+    """Yields (distribution, places of the parameters), of at most `_MOST` values or of one parameter."""
+    members: dict[Distribution, list[int]] = {}
+    for i, parameter in enumerate(noted):
+        distribution = parameter.draw.distribution
+        group = members.setdefault(distribution, [])
+        if group and sum(noted[j].stand_in.size for j in group) + parameter.stand_in.size > _MOST:
+            yield distribution, group
+            members[distribution] = group = []
+        group.append(i)
+    yield from members.items()
+
+
+def _standard(distribution: Distribution, keys: jax.Array, sizes: list[int]) -> jax.Array:
+    """Returns f32[rows,_ROW] of the standard distribution (of σ = 1/√2 if normal): n draws, of u32[n,2], in rows."""
+    rows = [-(-size // _ROW) for size in sizes]
+    together = min(sum(rows), _TOGETHER)
+    blank = -sum(rows) % together
+    draw = np.pad(np.repeat(np.arange(len(rows)), rows), (0, blank))
+    start = np.pad(np.concatenate([np.arange(r, dtype=np.uint32) for r in rows]) * np.uint32(_ROW), (0, blank))
+
+    def some(places: tuple[jax.Array, jax.Array]) -> jax.Array:
+        draw, start = places
+        return _VALUES[distribution](_unit(keys[draw], start))
+
+    places = jnp.asarray(draw.reshape(-1, together)), jnp.asarray(start.reshape(-1, together))
+    return lax.map(some, places).reshape(-1, _ROW)
+
+
+def _unit(keys: jax.Array, start: jax.Array) -> jax.Array:
+    """Returns f32[n,_ROW] in [0, 1), for u32[n,2] and u32[n]: of each key the values from number `start` on."""
+    count = start[:, None] + jnp.arange(_ROW, dtype=jnp.uint32)[None]
+    first, second = (jnp.broadcast_to(keys[:, i : i + 1], count.shape) for i in range(2))
+    high, low = threefry2x32_p.bind(first, second, jnp.zeros_like(count), count)
+    # 23 random bits as the fraction of a number in [1, 2).
+    return lax.bitcast_convert_type(((high ^ low) >> 9) | jnp.uint32(0x3F800000), jnp.float32) - 1
+
+
+def _uniform(unit: jax.Array) -> jax.Array:
+    return _between(unit, np.float32(-1), np.float32(1))
+
+
+def _normal(unit: jax.Array) -> jax.Array:
+    lowest = np.nextafter(np.float32(-1), np.float32(0))
+    return lax.erf_inv(_between(unit, lowest, np.float32(1)))
+
+
+def _truncated_normal(unit: jax.Array) -> jax.Array:
+    edge, limit = lax.erf(np.float32(2) / _ROOT), np.nextafter(np.float32(2), np.float32(0))
+    return jnp.clip(_ROOT * lax.erf_inv(_between(unit, -edge, edge)), -limit, limit)
+
+
+def _between(unit: jax.Array, low: Any, high: Any) -> jax.Array:
+    return jnp.maximum(low, unit * (high - low) + low)
+
+
+_VALUES = {"uniform": _uniform, "normal": _normal, "truncated_normal": _truncated_normal}
+# A normal draw is √2 σ erf⁻¹(u), of which √2 σ is one number.
+_SCALES = {"uniform": np.float32(1), "normal": _ROOT, "truncated_normal": np.float32(1)}
