@@ -122,7 +122,9 @@ def _noting(key: Key) -> Iterator[list[_Noted]]:
 def _is_plain(key: Key) -> bool:
     """Whether the draws of this key are those of a counter, one for each value."""
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    return typed and str(jax.random.key_impl(key)) == "threefry2x32" and bool(jax.config.jax_threefry_partitionable)
+    if not typed or str(jax.random.key_impl(key)) != "threefry2x32":
+        return False
+    return bool(jax.config.jax_threefry_partitionable)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _number(path: tuple[str | int, ...]) -> int:
