@@ -57,7 +57,7 @@ def _attention(run: Run, view: View, question: Question, layer: str | None, vari
         raise ConfigError(
             f"The network {run.config.model.name} of the run in {run.workdir} has no attention over places; networks "
             "that have are attention_decoder, attention_unet, mask2former, ocrnet, segformer, and any network over an "
-            "encoder mit_* or vit_*. The other methods explain every network: "
+            "encoder mit_*, pvt_v2_* or vit_*. The other methods explain every network: "
             f"{', '.join(name for name in METHODS if name != 'attention')}."
         )
     if layer is not None:
