@@ -28,7 +28,7 @@ from jaxseg.losses.pixels import one_hot
 from jaxseg.metrics import predict_classes
 from jaxseg.nn import Conv, crop_to, pad_to_multiple, resize
 from jaxseg.nn.conv import near_zero
-from jaxseg.nn.initialise import initialise
+from jaxseg.nn.draws import initialise
 from jaxseg.state import Learner, TrainState
 from jaxseg.types import DISCRIMINATOR, Array, Key, PyTree, ignore_label
 

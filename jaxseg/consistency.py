@@ -31,7 +31,7 @@ from jaxseg.losses import Loss, binary_cross_entropy, cross_entropy, divide, lab
 from jaxseg.metrics import class_indices
 from jaxseg.mixing import box, pasted
 from jaxseg.nn import draw_of_examples
-from jaxseg.nn.initialise import initialise
+from jaxseg.nn.draws import initialise
 from jaxseg.state import Learner, Network
 from jaxseg.step import Augment, Teach
 from jaxseg.types import IGNORE, LESSON, Array, Key, PyTree

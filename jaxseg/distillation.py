@@ -19,7 +19,7 @@ from flax import linen as nn
 from jaxseg.errors import ConfigError
 from jaxseg.losses import SumWeight, divide
 from jaxseg.nn import resize
-from jaxseg.nn.initialise import initialise
+from jaxseg.nn.draws import initialise
 from jaxseg.nn.initializers import lecun_normal
 from jaxseg.objective import HeadLoss, Objective
 from jaxseg.state import Learner

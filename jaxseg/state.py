@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from jaxseg.nn.initialise import initialise
+from jaxseg.nn.draws import initialise
 from jaxseg.types import Key, PyTree
 
 

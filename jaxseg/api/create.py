@@ -20,7 +20,7 @@ from jaxseg.compiler import options_for_once
 from jaxseg.config import KEYS
 from jaxseg.data.notes import log_once
 from jaxseg.errors import ArgumentError, ConfigError, counted
-from jaxseg.nn.initialise import initialise
+from jaxseg.nn.draws import initialise
 from jaxseg.run.weights_source import Origin, read_weights, resolve
 from jaxseg.state import TrainState, count_parameters, first_state, keys_of_seed
 from jaxseg.types import Array, Key, PyTree

@@ -3,8 +3,8 @@
 The attention is read while the network runs, from what its modules take and give, and the network is not changed:
 
 - `MultiHeadAttention` and `SelfAttention2D` (attention_decoder, encoders mit_*, pvt_v2_* and vit_*, segformer): to
-  which pixels the explained pixels attend, as the mean over these pixels and the heads. What a patch of a vision transformer attends
-  to in the class token, registers and queries has no place and is left out.
+  which pixels the explained pixels attend, as the mean over these pixels and the heads. What a patch of a vision
+  transformer attends to in the class token, registers and queries has no place and is left out.
 - `MultiHeadAttention` between queries and pixels (mask2former): to which pixels the queries attend that predict the
   explained class at the explained pixels, in proportion to how much each predicts it.
 - `DeformableAttention` (mask2former): at which points the explained pixels read, with the weights of the points; that

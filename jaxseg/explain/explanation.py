@@ -25,7 +25,7 @@ from jaxseg.explain.stages import default_layer, layer_shapes, require_layer
 from jaxseg.explain.support import Box
 from jaxseg.explain.view import View, view_of
 from jaxseg.inference.trained import ImageLike, read_input
-from jaxseg.nn.initialise import initialise
+from jaxseg.nn.draws import initialise
 from jaxseg.run.load import Run, require_one_class, require_single
 from jaxseg.types import PyTree
 

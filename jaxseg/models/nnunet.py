@@ -26,7 +26,7 @@ from jaxseg.errors import counted
 from jaxseg.models.assembly import name_stages, to_logits, walk_up
 from jaxseg.models.nnunet_topology import Pair
 from jaxseg.nn import Conv, ConvTranspose, Dense, Layers, avg_pool, is_identity, pad_to_multiple, parameter
-from jaxseg.nn.initializers import variance_scaling
+from jaxseg.nn.initializers import he_normal
 
 Unit = Literal["plain", "residual"]
 
@@ -71,9 +71,8 @@ class AxisUp(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         (b, h, w, _), (rows, columns) = x.shape, self.stride
         # Each pixel of the result sums the c channels of one pixel.
-        init = variance_scaling(2.0, "fan_in", "truncated_normal")
         width = rows * columns * self.features
-        y = Dense(width, use_bias=False, kernel_init=init, dtype=self.dtype, name="dense")(x)
+        y = Dense(width, use_bias=False, kernel_init=he_normal, dtype=self.dtype, name="dense")(x)
         y = y.reshape(b, h, w, rows, columns, self.features).transpose(0, 1, 3, 2, 4, 5)
         bias = parameter(self, "bias", nn.initializers.zeros_init(), (self.features,)).astype(y.dtype)
         return y.reshape(b, h * rows, w * columns, self.features) + bias.reshape(1, 1, 1, -1)

@@ -24,8 +24,8 @@ from jaxseg.nn.cosine import WithCosineHead
 from jaxseg.nn.crf import CRF, CRF_PRESETS, DenseCRF, LayerCRF, WithCRF, without_crf
 from jaxseg.nn.deformable import DeformableAttention
 from jaxseg.nn.dense import Dense, parameter
+from jaxseg.nn.draws import initialise
 from jaxseg.nn.dropout import Dropout, StochasticDepth, draw_of_examples, drop_rates, keys_of_examples
-from jaxseg.nn.initialise import initialise
 from jaxseg.nn.initializers import KERNEL_INITS, he_normal, he_uniform
 from jaxseg.nn.inverted import FusedInvertedResidual, InvertedResidual, round_channels
 from jaxseg.nn.joined import Joined, join_upsampled

@@ -18,7 +18,7 @@ from flax.linen.dtypes import promote_dtype
 from jaxseg.arguments import Count, WholeNotNegative, check_value
 from jaxseg.errors import counted
 from jaxseg.nn.dense import parameter
-from jaxseg.nn.initializers import he_normal, normal, variance_scaling
+from jaxseg.nn.initializers import he_normal, lecun_normal, normal, variance_scaling
 from jaxseg.nn.joined import Features, Joined, conv2d_joined, whole
 from jaxseg.nn.layers import BARE, Layers
 from jaxseg.nn.norm import is_identity, uses_batch
@@ -32,9 +32,8 @@ Padding: TypeAlias = int | Literal["same"] | None
 _KernelSize: TypeAlias = Count | tuple[Count, Count]
 _Padding: TypeAlias = WholeNotNegative | Literal["same"] | None
 
-unit_gain: Initializer = variance_scaling(1.0, "fan_in", "truncated_normal")
-"""Keeps the mean square of its input, for a linear map: variance 1 / fan_in (LeCun et al. 1998, "Efficient BackProp",
-eq. 16)."""
+unit_gain: Initializer = lecun_normal
+"""Keeps the mean square of its input, for a linear map."""
 
 near_zero: Initializer = normal(0.01)
 """For the kernel of a class head: training starts from almost equal class probabilities, however large the features."""

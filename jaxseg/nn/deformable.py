@@ -74,15 +74,14 @@ class DeformableAttention(nn.Module):
         )(query).reshape(b, t, n, levels, p, 2)
         weights = Dense(n * levels * p, kernel_init=nn.initializers.zeros_init(), name="weights")(query)
         weights = jax.nn.softmax(weights.reshape(b, t, n, levels * p), axis=-1).reshape(b, t, n, levels, p)
-        init = xavier_uniform
-        value = Dense(width, kernel_init=init, dtype=self.dtype, name="value")(keys)
+        value = Dense(width, kernel_init=xavier_uniform, dtype=self.dtype, name="value")(keys)
         values = [v.reshape(b, h, w, n, width // n) for v, (h, w) in zip(split_tokens(value, sizes), sizes)]
         xp = array_module(*itertools.chain(*sizes))
         scale = xp.stack([xp.asarray(x, np.float32) for h, w in sizes for x in (w, h)]).reshape(1, 1, 1, levels, 1, 2)
         locations = places[None, :, None, :, None] + offsets / scale
         # The samples are many and cheap, so they are computed again for the gradient.
         y = jax.checkpoint(deformable_attention)(values, locations, weights)
-        return Dense(c, kernel_init=init, dtype=self.dtype, name="out")(y.reshape(b, t, width))
+        return Dense(c, kernel_init=xavier_uniform, dtype=self.dtype, name="out")(y.reshape(b, t, width))
 
 
 def split_tokens(x: jax.Array, sizes: Sequence[tuple[Side, ...]]) -> list[jax.Array]:

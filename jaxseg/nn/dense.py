@@ -8,7 +8,7 @@ from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 from jax import lax
 
-from jaxseg.nn.initialise import note
+from jaxseg.nn.draws import note
 from jaxseg.nn.initializers import lecun_normal
 from jaxseg.types import Initializer
 

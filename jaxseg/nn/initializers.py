@@ -43,7 +43,11 @@ class Draw:
     gain: float = 1.0
     fan: Fan = "fan_in"
 
-    def __call__(self, key: Key, shape: Sequence[int], dtype: Any = jnp.float32, **arguments: Any) -> jax.Array:
+    def __post_init__(self) -> None:
+        if self.std is not None and self.distribution == "uniform":
+            raise ValueError("A uniform Draw takes its variance from gain and fan, and no std.")
+
+    def __call__(self, key: Key, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
         """f[*shape], drawn with this key."""
         if self.std is None:
             init = jax.nn.initializers.variance_scaling(self.gain, self.fan, self.distribution)
@@ -51,7 +55,11 @@ class Draw:
             init = jax.nn.initializers.normal(self.std)
         else:
             init = jax.nn.initializers.truncated_normal(self.std)
-        return init(key, shape, dtype, **arguments)
+        return init(key, tuple(shape), dtype)
+
+    def can_draw(self, shape: Sequence[int]) -> bool:
+        """Whether there are values to draw, and a fan if the variance needs one."""
+        return 0 not in shape and (self.std is not None or len(shape) >= 2)
 
     def factor(self, shape: Sequence[int]) -> np.float32:
         """The number that a standard draw is multiplied with: of N(0, 1), N(0, 1) within [-2, 2], or U(-1, 1)."""

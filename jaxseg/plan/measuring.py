@@ -12,6 +12,7 @@ from jaxseg.config import ConfigDict
 from jaxseg.errors import ConfigError
 from jaxseg.memory import room_of, shown
 from jaxseg.parallel import Strategy
+from jaxseg.pieces import require_start_of_frozen
 from jaxseg.run.check import with_steps_above_warmup
 from jaxseg.run.preflight import batch_shapes, changed, largest_batch, memory_of_step
 
@@ -105,6 +106,7 @@ def _noise(rng: np.random.Generator, shape: tuple[int, ...], bits: int) -> np.nd
 
 
 def _parts(config: ConfigDict, num_classes: int) -> tuple[Parts, Strategy]:
+    require_start_of_frozen(config)
     config = with_steps_above_warmup(config)
     strategy = make_strategy(config)
     return build_parts(config, num_classes, axis_name=strategy.axis_name), strategy

@@ -15,6 +15,7 @@ from jaxseg.errors import ConfigError, JaxsegError, WeightsError, counted
 from jaxseg.nn import without_crf
 from jaxseg.nn.quantisation import without_quantised_inputs
 from jaxseg.optim import make_selection
+from jaxseg.pieces import require_start_of_frozen
 from jaxseg.pretrained import flatten
 from jaxseg.pretrained.loading import locate
 from jaxseg.run import snapshot
@@ -78,12 +79,14 @@ def plan_weights(parts: Parts) -> Planned | None:
         parts: the parts of the run.
 
     Raises:
-        ConfigError: if the weights cannot be found, read or fitted to the network.
+        ConfigError: if the weights cannot be found, read or fitted to the network, or none are named and a part of it
+            is frozen.
         CheckpointError: if they are those of another run, which has no readable checkpoint.
     """
     config, network = parts.config, without_crf(parts.model)
     weights = find_weights(config, network)
     if weights is None:
+        require_start_of_frozen(config)
         return None
     try:
         planned = read_weights(
@@ -136,12 +139,18 @@ def _shapes(parts: Parts) -> dict[str, Any]:
 def _require_known(parts: Parts, planned: Planned) -> None:
     """Raises ConfigError for frozen parameters that the weights do not have: they would keep their random values."""
     selection, config = make_selection(parts.config), parts.config
-    if selection.everything or not (config.optimizer.train_only or config.lora.rank):
+    if selection.everything:
         return
     filled = by_path(planned.variables["params"])
     random = [
         path for path, value in filled.items() if isinstance(value, jax.ShapeDtypeStruct) and not selection.trains(path)
     ]
+    if random and not (config.optimizer.train_only or config.lora.rank):
+        raise ConfigError(
+            f"optimizer.encoder_rate=0 freezes {counted(len(random), 'parameter')} that {planned.origin.key} does not "
+            f"have, {random[0]} for one: they would keep random values; name weights of the whole encoder, or leave "
+            "optimizer.encoder_rate at 1."
+        )
     if random:
         parts_of_it = sorted({path.split("/")[0] for path in random})
         trained = ",".join((*selection.patterns, *(f"^{part}" for part in parts_of_it)))

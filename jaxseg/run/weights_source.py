@@ -3,7 +3,9 @@
 `create_model` and the configuration of a run both name weights in two arguments, `weights` and `encoder_weights`.
 """
 
+import contextlib
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -21,6 +23,7 @@ from jaxseg.errors import ConfigError, WeightsError
 from jaxseg.models.encoders import EncoderSpec, name_of
 from jaxseg.models.fields import field_names
 from jaxseg.nn import NormSpec, without_crf
+from jaxseg.nn.draws import drawn_singly
 from jaxseg.nn.quantisation import without_ranges
 from jaxseg.pretrained import catalogue
 from jaxseg.pretrained.merging import adapt_and_merge
@@ -100,7 +103,7 @@ class Planned(NamedTuple):
     def fill(self, draw: Callable[[Key], Mapping[str, Any]], key: Key) -> dict[str, Any]:
         """Returns the variables `draw(key)` with the weights in their place.
 
-        Only what the weights do not have is computed: compiling the draws of a large encoder takes many seconds. A
+        Only what the weights do not have is computed, each parameter by itself where that is the smaller part. A
         discriminator, which is not part of the network, keeps what is drawn.
 
         Args:
@@ -111,9 +114,12 @@ class Planned(NamedTuple):
         given = pretrained.flatten(shapes) | pretrained.flatten(self.variables)
         drawn = [path for path, leaf in given.items() if isinstance(leaf, jax.ShapeDtypeStruct)]
         if drawn:
+            sizes = {path: math.prod(leaf.shape) for path, leaf in given.items()}
+            few = 2 * sum(sizes[path] for path in drawn) < sum(sizes.values())
 
             def rest(key: Key) -> list[jax.Array]:
-                values = pretrained.flatten(draw(key))
+                with drawn_singly() if few else contextlib.nullcontext():
+                    values = pretrained.flatten(draw(key))
                 return [values[path] for path in drawn]
 
             given |= dict(zip(drawn, jax.jit(rest, compiler_options=options_for_once())(key)))

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 import jax
 from flax import linen as nn
 
-from jaxseg.nn.initialise import initialise
+from jaxseg.nn.draws import initialise
 from jaxseg.nn.norm import BatchNorm
 from jaxseg.nn.quantisation import Quantisation, with_fake_kernels
 from jaxseg.tuning.lora import Lora, init_adapters, merged

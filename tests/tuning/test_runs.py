@@ -92,6 +92,15 @@ def test_what_is_frozen_must_have_weights(base):
         match=r"^optimizer\.train_only=probe freezes 3 parameters that model\.encoder_weig.*train_only=probe,\^hidden,",
     ):
         plan_weights(build_parts(probe, 6))
+    frozen = config_of(
+        model__encoder_weights=str(base), model__weights_skip=("conv1/norm",), optimizer__encoder_rate=0.0
+    )
+    with pytest.raises(
+        ConfigError, match=r"^optimizer\.encoder_rate=0 freezes 2 parameters that model\.encoder_weights "
+    ):
+        plan_weights(build_parts(frozen, 6))
+    with pytest.raises(ConfigError, match=r"^optimizer\.train_only freezes a part of a network that has learned"):
+        plan_weights(build_parts(config_of(optimizer__train_only=("probe",)), 6))
     update(probe, optimizer__train_only=("probe", "hidden"))
     assert plan_weights(build_parts(probe, 6)) is not None
 

@@ -4,8 +4,8 @@ Linen draws each parameter by itself, with a key of its own: `fold_in` of the pa
 so becomes a program of 140 random draws, each of which takes a tenth of a second and more to trace and compile. Here
 the parameters are noted while the network is traced, then all keys are made by one `vmap` of `fold_in`, and all values
 of one distribution as one flat array, which is cut. The values are those of `network.init`: a value of
-threefry depends on its key and its place in the array, and not on the array's shape. They have the same bits with jax
-0.12; the compiler of older versions rounds some of them otherwise.
+threefry depends on its key and its place in the array, and not on the array's shape. They have the same bits on a
+CPU with jax 0.12; the compiler of older versions rounds some of them otherwise.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ _TOGETHER = 32
 # Values that are drawn in one array, which exists beside the parameters: 128 MiB.
 _MOST = 2**25
 _ROOT = np.float32(math.sqrt(2))
-# They have no need of a key.
+# Initialisers that need no key.
 _CONSTANTS = (jax.nn.initializers.zeros, jax.nn.initializers.ones)
 
 
@@ -44,30 +44,48 @@ class _Noted:
 
     Attributes:
         stand_in: the zeros in its place.
+        shape: of the parameter.
         draw: its initialiser.
         number: what is folded into the network's key.
     """
 
     stand_in: jax.Array
+    shape: tuple[int, ...]
     draw: Draw
     number: int
+
+    @property
+    def size(self) -> int:
+        """The number of its values."""
+        return math.prod(self.shape)
 
 
 @dataclasses.dataclass
 class _Notes:
+    """What a network asks for while it is traced.
+
+    Attributes:
+        key: of the network.
+        parameters: those that are still to be drawn.
+        foreign: whether a module of the network comes neither from jaxseg nor from Flax.
+    """
+
     key: Key
     parameters: list[_Noted] = dataclasses.field(default_factory=list)
+    foreign: bool = False
 
 
 _notes: contextvars.ContextVar[_Notes | None] = contextvars.ContextVar("notes", default=None)
+_singly: contextvars.ContextVar[bool] = contextvars.ContextVar("singly", default=False)
 
 
 def initialise(network: Any, rngs: Mapping[str, Key], image: jax.Array, **arguments: Any) -> Mapping[str, PyTree]:
-    """Returns `network.init(dict(rngs), image, **arguments)`, traced and compiled more quickly.
+    """Returns `network.init(rngs, image, **arguments)`, traced and compiled more quickly.
 
-    Parameters that are not drawn by a `Draw`, or with a key that is not the network's own, are made by Linen. Where the
-    key is of another kind than threefry, all are. A network whose initial values depend on other parameters would see
-    zeros in their place: there is none here.
+    Linen makes what is not drawn by a `Draw`, parameters inside of a lifted transformation such as `nn.scan`, and all
+    of a network that has modules from elsewhere: their parameters may depend on the values of others, in whose place
+    they would see zeros. It also makes all parameters if the key is not one of threefry whose draws are counted one by
+    one, which `jax.random.key` makes by default.
 
     Args:
         network: a Linen module, or another network with `init`.
@@ -76,17 +94,27 @@ def initialise(network: Any, rngs: Mapping[str, Key], image: jax.Array, **argume
         arguments: of the network.
     """
     key = rngs["params"]
-    if not isinstance(network, nn.Module) or not _is_plain(key):
+    if not isinstance(network, nn.Module) or _singly.get() or not _is_plain(key):
         return network.init(dict(rngs), image, **arguments)
-    with _noting(key) as noted:
+    with _noting(key) as notes:
         variables = network.init(dict(rngs), image, **arguments)
     leaves, structure = jax.tree.flatten(variables)
     places = {id(leaf): i for i, leaf in enumerate(leaves)}
-    if any(id(parameter.stand_in) not in places for parameter in noted):
-        return network.init(dict(rngs), image, **arguments)  # a transformation has changed a parameter on its way
-    for parameter, value in zip(noted, _drawn(key, noted), strict=True):
+    if notes.foreign or any(id(parameter.stand_in) not in places for parameter in notes.parameters):
+        return network.init(dict(rngs), image, **arguments)
+    for parameter, value in zip(notes.parameters, _drawn(key, notes.parameters), strict=True):
         leaves[places[id(parameter.stand_in)]] = value
     return jax.tree.unflatten(structure, leaves)
+
+
+@contextlib.contextmanager
+def drawn_singly() -> Iterator[None]:
+    """In it, `initialise` draws each parameter by itself, so that a compiler leaves out those that nobody reads."""
+    token = _singly.set(True)
+    try:
+        yield
+    finally:
+        _singly.reset(token)
 
 
 def note(module: nn.Module, name: str, init: Any, shape: tuple[int, ...]) -> jax.Array | None:
@@ -95,11 +123,12 @@ def note(module: nn.Module, name: str, init: Any, shape: tuple[int, ...]) -> jax
     if notes is None or scope is None or "params" not in scope.rngs or not module.is_mutable_collection("params"):
         return None
     rng: Any = scope.rngs["params"]
-    if getattr(rng, "rng", None) is not notes.key:
+    if getattr(rng, "rng", None) is not notes.key or scope.root.path or _is_foreign(module):
         return None
-    if isinstance(init, Draw):
+    if isinstance(init, Draw) and init.can_draw(shape):
         value = jnp.zeros(shape, jnp.float32)
-        notes.parameters.append(_Noted(value, init, _number((*rng.suffix, scope.rng_counters["params"] + 1))))
+        number = _number((*rng.suffix, scope.rng_counters["params"] + 1))
+        notes.parameters.append(_Noted(value, shape, init, number))
     elif init in _CONSTANTS:
         value = init(notes.key, shape, jnp.float32)
     else:
@@ -110,13 +139,23 @@ def note(module: nn.Module, name: str, init: Any, shape: tuple[int, ...]) -> jax
 
 
 @contextlib.contextmanager
-def _noting(key: Key) -> Iterator[list[_Noted]]:
+def _noting(key: Key) -> Iterator[_Notes]:
     notes = _Notes(key)
-    before = _notes.set(notes)
+
+    def look(call: Any, arguments: Any, keywords: Any, context: Any) -> Any:
+        notes.foreign = notes.foreign or _is_foreign(context.module)
+        return call(*arguments, **keywords)
+
+    token = _notes.set(notes)
     try:
-        yield notes.parameters
+        with nn.intercept_methods(look):
+            yield notes
     finally:
-        _notes.reset(before)
+        _notes.reset(token)
+
+
+def _is_foreign(module: nn.Module) -> bool:
+    return type(module).__module__.partition(".")[0] not in ("jaxseg", "flax")
 
 
 def _is_plain(key: Key) -> bool:
@@ -145,11 +184,11 @@ def _drawn(key: Key, noted: list[_Noted]) -> list[jax.Array]:
     keys = jax.random.key_data(jax.vmap(jax.random.fold_in, (None, 0))(key, numbers))
     values: dict[int, jax.Array] = {}
     for distribution, members in _groups(noted):
-        sizes = [noted[i].stand_in.size for i in members]
+        sizes = [noted[i].size for i in members]
         flat = lax.optimization_barrier(_standard(distribution, keys[np.asarray(members)], sizes))
         first = 0
         for i, size in zip(members, sizes, strict=True):
-            rows, shape = -(-size // _ROW), noted[i].stand_in.shape
+            rows, shape = -(-size // _ROW), noted[i].shape
             value = flat[first : first + rows].reshape(-1)[:size].reshape(shape)
             values[i] = value * (noted[i].draw.factor(shape) * _SCALES[distribution])
             first += rows
@@ -158,15 +197,17 @@ def _drawn(key: Key, noted: list[_Noted]) -> list[jax.Array]:
 
 def _groups(noted: list[_Noted]) -> Iterator[tuple[Distribution, list[int]]]:
     """Yields (distribution, places of the parameters), of at most `_MOST` values or of one parameter."""
-    members: dict[Distribution, list[int]] = {}
+    groups: dict[Distribution, tuple[list[int], int]] = {}
     for i, parameter in enumerate(noted):
         distribution = parameter.draw.distribution
-        group = members.setdefault(distribution, [])
-        if group and sum(noted[j].stand_in.size for j in group) + parameter.stand_in.size > _MOST:
-            yield distribution, group
-            members[distribution] = group = []
-        group.append(i)
-    yield from members.items()
+        members, values = groups[distribution] if distribution in groups else ([], 0)
+        if members and values + parameter.size > _MOST:
+            yield distribution, members
+            members, values = [], 0
+        members.append(i)
+        groups[distribution] = members, values + parameter.size
+    for distribution, (members, _) in groups.items():
+        yield distribution, members
 
 
 def _standard(distribution: Distribution, keys: jax.Array, sizes: list[int]) -> jax.Array:
