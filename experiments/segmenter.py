@@ -5,7 +5,8 @@
     python -m jaxseg.train --config experiments/segmenter.py:folder --config.data.dir=MY_FOLDER \
         --config.model.encoder_weights=imagenet
 
-Not yet trained. Shapes validation mIoU: not yet measured.
+Shapes validation mIoU: .196 (25.7 minutes on one core, beside other programs; one seed). It finds the background
+and little else in these steps: a transformer of patches is for encoders that start from weights.
 """
 
 from jaxseg.config import ConfigDict
