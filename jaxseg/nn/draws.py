@@ -9,10 +9,10 @@ CPU with jax 0.12; the compiler of older versions rounds some of them otherwise.
 """
 
 import contextlib
-import contextvars
 import dataclasses
 import hashlib
 import math
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -75,8 +75,19 @@ class _Notes:
     foreign: bool = False
 
 
-_notes: contextvars.ContextVar[_Notes | None] = contextvars.ContextVar("notes", default=None)
-_singly: contextvars.ContextVar[bool] = contextvars.ContextVar("singly", default=False)
+class _Tracing(threading.local):
+    """What holds in this thread.
+
+    Attributes:
+        notes: of the network that `initialise` traces.
+        singly: whether `initialise` draws each parameter by itself.
+    """
+
+    notes: _Notes | None = None
+    singly: bool = False
+
+
+_tracing = _Tracing()
 
 
 def initialise(network: Any, rngs: Mapping[str, Key], image: jax.Array, **arguments: Any) -> Mapping[str, PyTree]:
@@ -94,7 +105,7 @@ def initialise(network: Any, rngs: Mapping[str, Key], image: jax.Array, **argume
         arguments: of the network.
     """
     key = rngs["params"]
-    if not isinstance(network, nn.Module) or _singly.get() or not _is_plain(key):
+    if not isinstance(network, nn.Module) or _tracing.singly or not _is_plain(key):
         return network.init(dict(rngs), image, **arguments)
     with _noting(key) as notes:
         variables = network.init(dict(rngs), image, **arguments)
@@ -110,16 +121,17 @@ def initialise(network: Any, rngs: Mapping[str, Key], image: jax.Array, **argume
 @contextlib.contextmanager
 def drawn_singly() -> Iterator[None]:
     """In it, `initialise` draws each parameter by itself, so that a compiler leaves out those that nobody reads."""
-    token = _singly.set(True)
+    before = _tracing.singly
+    _tracing.singly = True
     try:
         yield
     finally:
-        _singly.reset(token)
+        _tracing.singly = before
 
 
 def note(module: nn.Module, name: str, init: Any, shape: tuple[int, ...]) -> jax.Array | None:
     """Returns an array in place of the parameter `name`, which `initialise` draws; None if Linen shall make it."""
-    notes, scope = _notes.get(), module.scope
+    notes, scope = _tracing.notes, module.scope
     if notes is None or scope is None or "params" not in scope.rngs or not module.is_mutable_collection("params"):
         return None
     rng: Any = scope.rngs["params"]
@@ -146,12 +158,13 @@ def _noting(key: Key) -> Iterator[_Notes]:
         notes.foreign = notes.foreign or _is_foreign(context.module)
         return call(*arguments, **keywords)
 
-    token = _notes.set(notes)
+    before = _tracing.notes
+    _tracing.notes = notes
     try:
         with nn.intercept_methods(look):
             yield notes
     finally:
-        _notes.reset(token)
+        _tracing.notes = before
 
 
 def _is_foreign(module: nn.Module) -> bool:

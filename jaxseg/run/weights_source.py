@@ -89,6 +89,10 @@ class Origin(NamedTuple):
         return f"{self.key}: {'; '.join((self.file, f'SHA-256 {self.sha256[:12]}', *self.notes))}"
 
 
+# Values that are drawn in less time than the programs take to compile that leave them out.
+_MANY = 2**22
+
+
 class Planned(NamedTuple):
     """Weights that were read and fit the network.
 
@@ -103,8 +107,8 @@ class Planned(NamedTuple):
     def fill(self, draw: Callable[[Key], Mapping[str, Any]], key: Key) -> dict[str, Any]:
         """Returns the variables `draw(key)` with the weights in their place.
 
-        Only what the weights do not have is computed, each parameter by itself where that is the smaller part. A
-        discriminator, which is not part of the network, keeps what is drawn.
+        Where it is the smaller part of a large network, what the weights do not have is drawn alone, each parameter by
+        itself. A discriminator, which is not part of the network, keeps what is drawn.
 
         Args:
             draw: key -> {"params": ..., "batch_stats": ...}; pure.
@@ -115,7 +119,7 @@ class Planned(NamedTuple):
         drawn = [path for path, leaf in given.items() if isinstance(leaf, jax.ShapeDtypeStruct)]
         if drawn:
             sizes = {path: math.prod(leaf.shape) for path, leaf in given.items()}
-            few = 2 * sum(sizes[path] for path in drawn) < sum(sizes.values())
+            few = _MANY + 2 * sum(sizes[path] for path in drawn) < sum(sizes.values())
 
             def rest(key: Key) -> list[jax.Array]:
                 with drawn_singly() if few else contextlib.nullcontext():
