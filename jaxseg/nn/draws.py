@@ -13,7 +13,7 @@ import dataclasses
 import hashlib
 import math
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import flax
@@ -33,6 +33,8 @@ _ROW = 1024
 _TOGETHER = 32
 # Values that are drawn in one array, which exists beside the parameters: 128 MiB.
 _MOST = 2**25
+# Values that are drawn in less time than the program takes to compile that leaves them out.
+_MANY = 2**22
 _ROOT = np.float32(math.sqrt(2))
 # Initialisers that need no key.
 _CONSTANTS = (jax.nn.initializers.zeros, jax.nn.initializers.ones)
@@ -87,7 +89,7 @@ class _Tracing(threading.local):
     singly: bool = False
 
 
-_tracing = _Tracing()
+_TRACING = _Tracing()
 
 
 def initialise(network: Any, rngs: Mapping[str, Key], image: jax.Array, **arguments: Any) -> Mapping[str, PyTree]:
@@ -105,7 +107,7 @@ def initialise(network: Any, rngs: Mapping[str, Key], image: jax.Array, **argume
         arguments: of the network.
     """
     key = rngs["params"]
-    if not isinstance(network, nn.Module) or _tracing.singly or not _is_plain(key):
+    if not isinstance(network, nn.Module) or _TRACING.singly or not _is_plain(key):
         return network.init(dict(rngs), image, **arguments)
     with _noting(key) as notes:
         variables = network.init(dict(rngs), image, **arguments)
@@ -119,19 +121,27 @@ def initialise(network: Any, rngs: Mapping[str, Key], image: jax.Array, **argume
 
 
 @contextlib.contextmanager
-def drawn_singly() -> Iterator[None]:
-    """In it, `initialise` draws each parameter by itself, so that a compiler leaves out those that nobody reads."""
-    before = _tracing.singly
-    _tracing.singly = True
+def drawn_alone(paths: Collection[str], shapes: Mapping[str, Any]) -> Iterator[None]:
+    """In it, `initialise` draws each parameter by itself if that pays, so that a compiler leaves out what nobody reads.
+
+    It pays where what is read is the smaller part of a large network.
+
+    Args:
+        paths: of the parameters that are read.
+        shapes: {path: array or its shape} of the whole network.
+    """
+    sizes = {path: math.prod(leaf.shape) for path, leaf in shapes.items()}
+    before = _TRACING.singly
+    _TRACING.singly = before or _MANY + 2 * sum(sizes[path] for path in paths) < sum(sizes.values())
     try:
         yield
     finally:
-        _tracing.singly = before
+        _TRACING.singly = before
 
 
 def note(module: nn.Module, name: str, init: Any, shape: tuple[int, ...]) -> jax.Array | None:
     """Returns an array in place of the parameter `name`, which `initialise` draws; None if Linen shall make it."""
-    notes, scope = _tracing.notes, module.scope
+    notes, scope = _TRACING.notes, module.scope
     if notes is None or scope is None or "params" not in scope.rngs or not module.is_mutable_collection("params"):
         return None
     rng: Any = scope.rngs["params"]
@@ -158,13 +168,13 @@ def _noting(key: Key) -> Iterator[_Notes]:
         notes.foreign = notes.foreign or _is_foreign(context.module)
         return call(*arguments, **keywords)
 
-    before = _tracing.notes
-    _tracing.notes = notes
+    before = _TRACING.notes
+    _TRACING.notes = notes
     try:
         with nn.intercept_methods(look):
             yield notes
     finally:
-        _tracing.notes = before
+        _TRACING.notes = before
 
 
 def _is_foreign(module: nn.Module) -> bool:

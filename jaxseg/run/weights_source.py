@@ -3,9 +3,7 @@
 `create_model` and the configuration of a run both name weights in two arguments, `weights` and `encoder_weights`.
 """
 
-import contextlib
 import hashlib
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -23,7 +21,7 @@ from jaxseg.errors import ConfigError, WeightsError
 from jaxseg.models.encoders import EncoderSpec, name_of
 from jaxseg.models.fields import field_names
 from jaxseg.nn import NormSpec, without_crf
-from jaxseg.nn.draws import drawn_singly
+from jaxseg.nn.draws import drawn_alone
 from jaxseg.nn.quantisation import without_ranges
 from jaxseg.pretrained import catalogue
 from jaxseg.pretrained.merging import adapt_and_merge
@@ -89,10 +87,6 @@ class Origin(NamedTuple):
         return f"{self.key}: {'; '.join((self.file, f'SHA-256 {self.sha256[:12]}', *self.notes))}"
 
 
-# Values that are drawn in less time than the programs take to compile that leave them out.
-_MANY = 2**22
-
-
 class Planned(NamedTuple):
     """Weights that were read and fit the network.
 
@@ -118,11 +112,9 @@ class Planned(NamedTuple):
         given = pretrained.flatten(shapes) | pretrained.flatten(self.variables)
         drawn = [path for path, leaf in given.items() if isinstance(leaf, jax.ShapeDtypeStruct)]
         if drawn:
-            sizes = {path: math.prod(leaf.shape) for path, leaf in given.items()}
-            few = _MANY + 2 * sum(sizes[path] for path in drawn) < sum(sizes.values())
 
             def rest(key: Key) -> list[jax.Array]:
-                with drawn_singly() if few else contextlib.nullcontext():
+                with drawn_alone(drawn, given):
                     values = pretrained.flatten(draw(key))
                 return [values[path] for path in drawn]
 

@@ -137,15 +137,17 @@ def test_what_has_no_fan_or_no_values_is_left_to_linen(key) -> None:
 
 
 def test_draws_that_nobody_reads_are_left_out_one_by_one(key) -> None:
-    """Weights of an encoder leave the head to draw, whose program does not draw the encoder."""
-    network, x = chain(initializers.he_normal, 512, 512, 2), jnp.zeros((1, 2, 2, 3))
+    """Weights of a large encoder leave the head to draw, whose program does not draw the encoder."""
+    network, x = chain(initializers.he_normal, 512, 2**13, 2), jnp.zeros((1, 2, 2, 3))
+    shapes = {"head": np.zeros((2**13, 2)), "encoder": np.zeros((512, 2**13 + 3))}
 
     def head(key: jax.Array) -> jax.Array:
         return initialise(network, {"params": key}, x)["params"]["layers_2"]["kernel"]
 
-    with draws.drawn_singly():
+    with draws.drawn_alone(["head"], shapes):
         singly = jax.jit(head).lower(key).compile()
-    together = jax.jit(lambda key: head(key)).lower(key).compile()
+    with draws.drawn_alone(["encoder"], shapes):
+        together = jax.jit(lambda key: head(key)).lower(key).compile()
     same(singly(key), together(key))
     sizes = [getattr(each.memory_analysis(), "temp_size_in_bytes") for each in (singly, together)]  # noqa: B009
     assert 20 * sizes[0] < sizes[1]
