@@ -139,7 +139,7 @@ def test_what_has_no_fan_or_no_values_is_left_to_linen(key) -> None:
 def test_draws_that_nobody_reads_are_left_out_one_by_one(key) -> None:
     """Weights of a large encoder leave the head to draw, whose program does not draw the encoder."""
     network, x = chain(initializers.he_normal, 512, 2**13, 2), jnp.zeros((1, 2, 2, 3))
-    shapes = {"head": np.zeros((2**13, 2)), "encoder": np.zeros((512, 2**13 + 3))}
+    shapes = {"head": np.zeros((2**13, 2)), "encoder": np.zeros((512, 2**14))}
 
     def head(key: jax.Array) -> jax.Array:
         return initialise(network, {"params": key}, x)["params"]["layers_2"]["kernel"]
