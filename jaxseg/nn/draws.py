@@ -3,9 +3,9 @@
 Linen draws each parameter by itself, with a key of its own: `fold_in` of the path and a count. A network of 70 kernels
 so becomes a program of 140 random draws, each of which takes a tenth of a second and more to trace and compile. Here
 the parameters are noted while the network is traced, then all keys are made by one `vmap` of `fold_in`, and all values
-of one distribution as one flat array, which is cut. The values are those of `network.init`: a value of
-threefry depends on its key and its place in the array, and not on the array's shape. They have the same bits on a
-CPU with jax 0.12; the compiler of older versions rounds some of them otherwise.
+of one distribution as one flat array, which is cut. The values are those of `network.init`: a value of threefry depends
+on its key and its place in the array, and not on the array's shape. They have the same bits on a CPU with jax 0.12; the
+compiler of older versions rounds some of them otherwise.
 """
 
 import contextlib
@@ -97,8 +97,8 @@ def initialise(network: Any, rngs: Mapping[str, Key], image: jax.Array, **argume
 
     Linen makes what is not drawn by a `Draw`, parameters inside of a lifted transformation such as `nn.scan`, and all
     of a network that has modules from elsewhere: their parameters may depend on the values of others, in whose place
-    they would see zeros. It also makes all parameters if the key is not one of threefry whose draws are counted one by
-    one, which `jax.random.key` makes by default.
+    they would see zeros. Such a network is traced twice. Linen also makes all parameters if the key is not one of
+    threefry whose draws are counted one by one, which `jax.random.key` makes by default.
 
     Args:
         network: a Linen module, or another network with `init`.
@@ -162,6 +162,7 @@ def note(module: nn.Module, name: str, init: Any, shape: tuple[int, ...]) -> jax
 
 @contextlib.contextmanager
 def _noting(key: Key) -> Iterator[_Notes]:
+    """Yields what `note` notes in its body, and whether a module from elsewhere is called."""
     notes = _Notes(key)
 
     def look(call: Any, arguments: Any, keywords: Any, context: Any) -> Any:
