@@ -112,20 +112,22 @@ Find = Callable[[str], "tuple[re.Match[str], Rule] | None"]
 def finder(rules: Iterable[Rule]) -> Find:
     """Returns the function that gives the first rule which matches a name, and the match; None where none does.
 
-    A rule for a single name is looked up. Without this, each of a thousand names would be compared with a thousand
-    rules.
+    A rule for a few names is looked up, and compiled when one of them comes. Without this, each of a thousand names
+    would be compared with a thousand rules.
     """
-    single: dict[str, int] = {}
+    listed: dict[str, int] = {}
     patterns: list[tuple[int, re.Pattern[str]]] = []
     ordered = list(rules)
     for i, rule in enumerate(ordered):
-        if _SINGLE_NAME.fullmatch(rule.pattern):
-            single.setdefault(rule.pattern.replace(r"\.", "."), i)
-        else:
+        names = names_of(rule.pattern)
+        if names is None:
             patterns.append((i, _compiled(rule.pattern)))
+        else:
+            for name in names:
+                listed.setdefault(name, i)
 
     def find(name: str) -> tuple[re.Match[str], Rule] | None:
-        place = single[name] if name in single else len(ordered)
+        place = listed[name] if name in listed else len(ordered)
         for i, pattern in patterns:
             if i > place:
                 break
@@ -139,8 +141,46 @@ def finder(rules: Iterable[Rule]) -> Find:
     return find
 
 
-# A regular expression that matches one name: letters and digits, and dots with a backslash.
-_SINGLE_NAME = re.compile(r"(?:\w|\\\.)*", re.ASCII)
+def names_of(pattern: str) -> tuple[str, ...] | None:
+    r"""Returns the names that a regular expression matches, or None where there are many or it has other parts.
+
+    The parts are letters, digits, `\.`, groups, `|` and `?`, as in `(?:model\.)?block1\.0\.(?:weight|bias)`.
+    """
+    parts = _PARTS.findall(pattern)
+    if "".join(parts) != pattern:
+        return None
+    groups = [_Group()]  # the pattern and the groups that are open
+    for part in parts:
+        group = groups[-1]
+        if part.startswith("("):
+            groups.append(_Group())
+        elif part == "|":
+            groups[-1] = _Group(group.others + group.names)
+        elif part == "?":
+            groups[-1] = group._replace(names=group.names + group.before)
+        else:
+            ends = (part.replace("\\", ""),)
+            if part == ")":
+                ends = group.others + group.names
+                groups.pop()
+            others, names, _ = groups[-1]
+            if len(names) * len(ends) > _FEW:
+                return None
+            groups[-1] = _Group(others, tuple(name + end for name in names for end in ends), names)
+    return groups[0].others + groups[0].names
+
+
+class _Group(NamedTuple):
+    """What a group of a regular expression matches, as far as it has been read."""
+
+    others: tuple[str, ...] = ()  # the alternatives before the last `|`
+    names: tuple[str, ...] = ("",)  # the one after it
+    before: tuple[str, ...] = ("",)  # the one after it without its last part
+
+
+# Letters without a `?`, one letter, the begin of a group, its end, `|`, `?`.
+_PARTS = re.compile(r"(?:\\\.|\w)+(?!\?)|\\\.|\w|\((?:\?:|\?P<\w+>|(?!\?))|\)|\||\?(?!\?)", re.ASCII)
+_FEW = 64
 # `re` keeps 512 expressions, fewer than the rules of one network.
 _compiled = functools.cache(re.compile)
 

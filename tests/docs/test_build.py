@@ -23,8 +23,8 @@ def build(builder, out, *options):
 
 @pytest.mark.skipif(importlib.util.find_spec("myst_parser") is None, reason="pip install -e '.[docs]'")
 def test_the_documentation_has_no_warning(tmp_path):
-    # Reads every page and resolves every link, and writes nothing. How defaults look has no warning.
-    build("dummy", tmp_path, "-D", "autodoc_preserve_defaults=0")
+    # Reads every page and resolves every link, and writes nothing. How defaults and quotes look has no warning.
+    build("dummy", tmp_path, "-D", "autodoc_preserve_defaults=0", "-D", "smartquotes=0")
 
 
 @pytest.mark.slow  # `test_the_documentation_has_no_warning` does all but writing the pages

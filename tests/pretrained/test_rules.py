@@ -1,5 +1,7 @@
 """Rules rename the entries of a foreign file and lay their arrays out as ours."""
 
+import itertools
+import random
 import re
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from jaxseg import pretrained
 from jaxseg.pretrained import Rule, layer
-from jaxseg.pretrained.rules import finder
+from jaxseg.pretrained.rules import finder, names_of
 
 
 def test_rules_rename_and_list_the_names_that_they_do_not_know():
@@ -62,3 +64,38 @@ def test_the_first_rule_that_matches_is_found_among_names_and_patterns():
         assert (None if found is None else listed.index(found[1])) == place, name
         expected = next(((re.fullmatch(r.pattern, name), r) for r in listed if re.fullmatch(r.pattern, name)), None)
         assert (found and (found[0].groups(), found[1])) == (expected and (expected[0].groups(), expected[1]))
+
+
+def test_the_names_of_a_pattern_are_those_it_matches():
+    def draw(depth):
+        parts = []
+        for _ in range(source.randint(0, 2)):
+            kind = source.randrange(4)
+            if kind < 2 or not depth:
+                parts.append(source.choice(("a", "b", r"\.", "a?", r"\.?")))
+            else:
+                begin = source.choice(("(", "(?:", f"(?P<n{source.randrange(10**9)}>"))
+                parts.append(begin + draw(depth - 1) + ")" + "?" * (kind == 2))
+        return "".join(parts) + ("|" + draw(depth) if source.randrange(4) == 0 else "")
+
+    source = random.Random(0)
+    words = ["".join(letters) for n in range(7) for letters in itertools.product("ab.", repeat=n)]
+    for _ in range(100):
+        pattern = draw(2)
+        names, compiled = names_of(pattern), re.compile(pattern)
+        assert names is not None and set(names) >= {word for word in words if compiled.fullmatch(word)}, pattern
+        assert all(compiled.fullmatch(name) for name in names), pattern
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"a.b", r"a+", r"\d", r"(a)\1", r"a??b", r"a(?=b)", r"(?i:a)", r"[ab]", r"a{2}", r"a\\", "(a|b)" * 7]
+)
+def test_a_pattern_of_many_names_or_other_parts_is_compared(pattern):
+    assert names_of(pattern) is None
+
+
+def test_names_with_a_choice_are_looked_up():
+    rules = [Rule(rf"(?:model\.)?block{i}\.(weight|bias)", f"params/{i}/{{1}}") for i in range(2000)]
+    find = finder(rules)
+    match, rule = find("model.block7.bias") or pytest.fail("No rule was found.")
+    assert match.groups() == ("bias",) and rule is rules[7] and find("model.block7.scale") is None
