@@ -20,7 +20,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "width": 32,
             "branch_width": 32,
             "finest": 1,
-            "encoder": "residual",
+            "encoder": "plain",
             "encoder_args": {"widths": (16, 32, 64, 128)},
         },
         full={"encoder": "resnet50"},

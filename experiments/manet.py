@@ -19,9 +19,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
         arg,
         "manet",
         shapes={
-            "widths": (16, 32),
+            "widths": (16, 32, 64),
             "attention_width": 16,
-            "encoder": "residual",
-            "encoder_args": {"widths": (16, 32, 64), "blocks": 1},
+            "encoder": "plain",
+            "encoder_args": {"widths": (16, 32, 64, 96)},
         },
     )

@@ -27,7 +27,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "pixel_hidden": 128,
             "scales": 2,
             "mask_stride": 2,
-            "encoder": "residual",
+            "encoder": "plain",
             "encoder_args": {"widths": (16, 32, 64, 96)},
         },
         shapes_keys={"optimizer__learning_rate": 1e-3},

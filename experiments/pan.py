@@ -20,7 +20,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         shapes={
             "width": 32,
             "finest": 1,
-            "encoder": "residual",
-            "encoder_args": {"widths": (16, 32, 64), "blocks": 1},
+            "encoder": "plain",
+            "encoder_args": {"widths": (16, 32, 64, 128)},
         },
     )

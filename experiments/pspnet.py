@@ -19,8 +19,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
         shapes={
             "width": 64,
             "aux_width": 32,
-            "encoder": "residual",
-            "encoder_args": {"widths": (16, 48), "blocks": 3},
+            "encoder": "plain",
+            "encoder_args": {"widths": (16, 32, 64)},
         },
         full={"encoder": "resnet50", "encoder_args": {"output_stride": 8}},
     )

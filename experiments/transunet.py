@@ -23,7 +23,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "depth": 2,
             "num_heads": 4,
             "grid": (8, 8),
-            "encoder": "residual",
+            "encoder": "plain",
             "encoder_args": {"widths": (16, 32, 64, 64)},
         },
         full={"widths": (16, 64, 128, 256, 512)},

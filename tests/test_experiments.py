@@ -110,8 +110,9 @@ def shrunk(name, args):
         args["widths"] = WIDTHS[name] if name in WIDTHS else (4, 4, 4)
     if "encoder_args" in args:
         encoder = dict(args["encoder_args"])
-        if args["encoder"] == "residual":
-            encoder |= {"blocks": 1, "widths": encoder["widths"][:3]}
+        if args["encoder"] in ("plain", "residual"):
+            layers = "convs" if args["encoder"] == "plain" else "blocks"
+            encoder |= {layers: 1, "widths": encoder["widths"][:3]}
         if "depths" in encoder:
             encoder["depths"] = (1,) * len(encoder["depths"])
         if "modules" in encoder:
