@@ -6,7 +6,7 @@
 
 The paper's equation has two kernels for a layer: `--config.model.args.kernels=two`.
 
-Shapes validation mIoU: not yet measured.
+Shapes validation mIoU: .757 (7.5 minutes on one core, beside other programs; one seed).
 """
 
 from jaxseg.config import ConfigDict
