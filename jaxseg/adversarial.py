@@ -75,7 +75,7 @@ class SegmenterWithDiscriminator:
     discriminator: nn.Module
     sees_image: bool = False
 
-    def init(self, rngs: dict[str, Key], image: jax.Array, **arguments: Any) -> dict[str, PyTree]:
+    def init(self, rngs: Mapping[str, Key], image: jax.Array, **arguments: Any) -> dict[str, PyTree]:
         """f32[b,h,w,c] -> the segmenter's variables, with D's parameters under params/discriminator."""
         variables = initialise(self.segmenter, rngs, image, **arguments)
         logits, _ = jax.eval_shape(lambda: self.segmenter.apply(variables, image, train=False))

@@ -137,7 +137,7 @@ class DroppedFeatures:
     rate: float
     axis_name: str | None = None
 
-    def init(self, rngs: dict[str, Key], image: jax.Array, **arguments: Any) -> Mapping[str, PyTree]:
+    def init(self, rngs: Mapping[str, Key], image: jax.Array, **arguments: Any) -> Mapping[str, PyTree]:
         """The variables of the network."""
         return initialise(self.network, rngs, image, **arguments)
 

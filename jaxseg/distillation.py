@@ -71,7 +71,7 @@ class DistilledNetwork:
     teacher_stage: str = ""
     channels: int = 0
 
-    def init(self, rngs: dict[str, Key], image: jax.Array, **arguments: Any) -> dict[str, PyTree]:
+    def init(self, rngs: Mapping[str, Key], image: jax.Array, **arguments: Any) -> dict[str, PyTree]:
         """f32[b,h,w,c] -> the student's variables, with a `stage` with the map of its features.
 
         Raises:

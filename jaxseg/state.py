@@ -26,7 +26,7 @@ class Learner(Network, Protocol):
     An example of the second is `adversarial.SegmenterWithDiscriminator`.
     """
 
-    def init(self, rngs: dict[str, Key], image: jax.Array, **arguments: Any) -> Mapping[str, PyTree]:
+    def init(self, rngs: Mapping[str, Key], image: jax.Array, **arguments: Any) -> Mapping[str, PyTree]:
         """f32[b,h,w,c] -> variables."""
         ...
 

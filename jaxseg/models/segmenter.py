@@ -17,6 +17,7 @@ from jaxseg.models.assembly import make_encoder, name_stages
 from jaxseg.models.encoders import EncoderFactory
 from jaxseg.models.encoders.vit import ViTBlock
 from jaxseg.nn import Dense, LayerNorm, Layers, crop_to, drop_rates, pad_to_multiple, resize
+from jaxseg.nn.dense import parameter
 from jaxseg.nn.initializers import normal, truncated_normal
 from jaxseg.nn.ops.product import product
 from jaxseg.nn.ops.unit import unit_vectors
@@ -39,9 +40,9 @@ class ClassTokens(nn.Module):
 
     def setup(self) -> None:
         k = self.num_classes
-        self.embedding = self.param("embedding", _init, (self.width, k))
-        self.scale = self.param("scale", nn.initializers.ones_init(), (k,))
-        self.bias = self.param("bias", nn.initializers.zeros_init(), (k,))
+        self.embedding = parameter(self, "embedding", _init, (self.width, k))
+        self.scale = parameter(self, "scale", nn.initializers.ones_init(), (k,))
+        self.bias = parameter(self, "bias", nn.initializers.zeros_init(), (k,))
 
     def tokens(self, images: int, dtype: Any) -> jax.Array:
         """Returns the tokens f[b,k,width]."""

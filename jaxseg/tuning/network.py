@@ -41,7 +41,7 @@ class TunedNetwork:
     lora: Lora | None = None
     quantisation: Quantisation | None = None
 
-    def init(self, rngs: dict[str, Key], image: jax.Array, **arguments: Any) -> dict[str, PyTree]:
+    def init(self, rngs: Mapping[str, Key], image: jax.Array, **arguments: Any) -> dict[str, PyTree]:
         """f32[b,h,w,c] -> the network's variables, with the adapters under params/lora.
 
         Raises:

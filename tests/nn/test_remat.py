@@ -47,11 +47,11 @@ def kept(apply, variables, image):
     return sum(leaf.size * leaf.dtype.itemsize for leaf in residuals)
 
 
-def assert_keeps_less(model, share=0.5, size=32):
-    image = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
+def assert_keeps_less(model, size=32, batch=2):
+    image = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.float32)
     variables = variable_shapes(model, image.shape)
     less = kept(rematerialised(model.apply), variables, image)
-    assert less < share * kept(model.apply, variables, image)
+    assert less < 0.5 * kept(model.apply, variables, image)
 
 
 # The children of these are like those of another network: a U-shape's (unet), layers between an encoder and a head,
@@ -80,10 +80,10 @@ ALIKE += ("attention_unet", "deeplabv3", "dpt", "eomt", "fcn", "fpn", "linear_he
 
 @pytest.mark.parametrize("name", some_slow(models.names(), ALIKE))
 def test_every_network_keeps_less_for_the_backward_pass(name):
-    share = 0.53 if name == "dcgan" else 0.5  # DCGAN keeps little without it too: a norm keeps its input alone
     # Of 16 times the stem's channels, or more, whose kernels are kept.
     size = 256 if name in ("bisenetv1", "ddrnet", "icnet", "pidnet", "pp_liteseg", "stdc") else 32
-    assert_keeps_less(models.build(name, num_classes=3, **TINY[name]), share, size)
+    batch = 8 if name == "dcgan" else 2  # the kernels of DCGAN are kept, and they have more values than two images
+    assert_keeps_less(models.build(name, num_classes=3, **TINY[name]), size, batch)
 
 
 MEMBERS = {encoders.family(name): name for name in encoders.names()}  # of each family one
