@@ -4,7 +4,7 @@
     python -m jaxseg.train --config experiments/deeplabv3plus.py:camvid --config.data.dir=PATH
     python -m jaxseg.train --config experiments/deeplabv3plus.py:folder --config.data.dir=MY_FOLDER
 
-Shapes images are 64x64 and output stride 16 would leave 4x4 features. A small plain encoder stops at stride 4, and
+Shapes images are 64x64 and output stride 16 would leave 4x4 features. A small residual encoder stops at stride 4, and
 the decoder joins features of stride 2, with ordinary convolutions in place of separable ones.
 
 Shapes validation mIoU: .876 (12.1 minutes on one core, with other programs running; one seed).
@@ -19,8 +19,8 @@ SMALL = {
     "separable": False,
     "low_stride": 2,
     "low_width": 16,
-    "encoder": "plain",
-    "encoder_args": {"widths": (24, 48, 96)},
+    "encoder": "residual",
+    "encoder_args": {"widths": (24, 48, 96), "blocks": 2},
 }
 
 
