@@ -29,7 +29,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "encoder": "vit_small",
             "encoder_args": {"width": 64, "depth": 4, "num_heads": 4, "patch": 4, "grid": (16, 16)},
         },
-        full={"encoder": "vit_base_dinov2_reg"},
+        full={"encoder": "vit_base_dinov2_reg", "blocks": 3},
         shapes_keys={"optimizer__learning_rate": 1e-3},
         loss__terms="mask_classification",
         # Learning rate and layer-wise decay of the paper (section 4.1), whose encoder starts from weights.

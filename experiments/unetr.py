@@ -3,7 +3,9 @@
     python -m jaxseg.train --config experiments/unetr.py
     python -m jaxseg.train --config experiments/unetr.py:camvid --config.data.dir=PATH
     python -m jaxseg.train --config experiments/unetr.py:folder --config.data.dir=MY_FOLDER \
-        --config.model.args.encoder=vit_base_mae --config.model.encoder_weights=mae
+        --config.model.args.encoder=vit_base_mae --config.model.encoder_weights=hf://facebook/vit-mae-base
+
+MAE's weights are under CC BY-NC 4.0, which forbids commercial use. Without them the encoder starts at random.
 
 Shapes validation mIoU: not yet measured.
 """

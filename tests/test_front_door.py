@@ -190,7 +190,7 @@ def test_weights_of_a_run_are_those_that_it_predicts_with(run):
 
 @pytest.mark.parametrize(
     ("name", "weights", "whole"),
-    [("unet", "imagenet", False), ("segformer", "nvidia/segformer-b0-finetuned-ade-512-512", True)],
+    [("unet", "imagenet", False), ("eomt", "tue-mps/ade20k_semantic_eomt_large_512", True)],
 )
 def test_a_published_name_says_what_it_fills(name, weights, whole, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -215,6 +215,8 @@ def test_a_published_name_says_what_it_fills(name, weights, whole, tmp_path, mon
         ({"num_classes": 0}, ConfigError, "num_classes must be a whole number of at least 1"),
         ({"weights": "imagenet", "encoder_weights": "imagenet"}, ConfigError, "not both"),
         ({"encoder": "resnet18", "weights": "imagnet"}, WeightsError, "Did you mean 'imagenet'?"),
+        ({"encoder": "mit_b0", "encoder_weights": "imagenet"}, WeightsError, "under the NVIDIA Source Code License"),
+        ({"name": "segformer", "weights": "nvidia/segformer-b0-x"}, WeightsError, "NVIDIA Source Code License"),
         ({"encoder": "resnet18", "encoder_weights": "imagnet"}, WeightsError, "Did you mean 'imagenet'?"),
         ({"weights": "nowhere.safetensors"}, WeightsError, "nowhere.safetensors"),
         ({"weights": "/"}, ConfigError, "holds no run"),

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxseg.arguments import Positive, WholeNotNegative
+from jaxseg.arguments import Positive, Share, WholeNotNegative
 from jaxseg.models import encoders
 from jaxseg.models.assembly import make_encoder, name_stages
 from jaxseg.models.encoders import EncoderFactory
@@ -24,6 +24,7 @@ from jaxseg.nn import (
     Conv,
     ConvTranspose,
     Dense,
+    Dropout,
     LayerNorm,
     Layers,
     crop_to,
@@ -106,12 +107,15 @@ class EoMT(nn.Module):
     Attributes:
         num_classes: k.
         queries: q; more than the number of classes in an image.
-        blocks: the last blocks of the encoder that have queries; the paper's are 4 of 12 in ViT-B, 4 of 24 in ViT-L.
+        blocks: the last blocks of the encoder that have queries; the authors' release has 3 of 12 in ViT-S and ViT-B,
+            4 of 24 in ViT-L.
         up_steps: doublings of the patches' resolution for the masks, 2.
         anneal_start: the step at which mask annealing begins.
         anneal_end: the step at which it ends, after its beginning; 0: there is no annealing, and masks stay. Then
             evaluation masks too.
         anneal_power: exponent, above 0, of the polynomial by which the share of masked queries falls.
+        query_dropout: probability, in training, that a query of an image begins without what it has learned, as zeros,
+            so that no object hangs on one query.
         encoder: a vision transformer (an `EncoderFactory`).
         common: gives the dtype and the mapped axis; norms are layer norms, and activations GELU, whatever it says.
 
@@ -127,6 +131,7 @@ class EoMT(nn.Module):
     anneal_start: WholeNotNegative = 0
     anneal_end: WholeNotNegative = 0
     anneal_power: Positive = 0.9
+    query_dropout: Share = 0.0
     encoder: EncoderFactory = encoders.factory("vit_base_dinov2_reg")
     common: Layers = Layers()
 
@@ -158,6 +163,7 @@ class EoMT(nn.Module):
             QueryMasks(self.common.dtype, name="mask"),
         )
         first = parameter(self, "query", normal(1.0), (1, self.queries, encoder.width))
+        drop = Dropout(self.query_dropout, self.common.axis_name, tokens=True, name="query_dropout")
         grid = tuple(side // encoder.patch for side in x.shape[1:3])
         classes, masks = [], []
 
@@ -170,7 +176,7 @@ class EoMT(nn.Module):
             block = i - (encoder.depth - self.blocks)
             if block == 0:
                 queries = jnp.broadcast_to(first, (tokens.shape[0], *first.shape[1:])).astype(tokens.dtype)
-                tokens = jnp.concatenate([queries, tokens], 1)
+                tokens = jnp.concatenate([drop(queries, train=train), tokens], 1)
             if block < 0 or not (train or self.anneal_end == 0):
                 return tokens, None
             y: Any = norm(tokens)  # pyright: ignore[reportCallIssue]

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from jaxseg.arguments import Share
 from jaxseg.models import encoders
 from jaxseg.models.assembly import make_encoder, name_stages
 from jaxseg.models.encoders import EncoderFactory
@@ -24,6 +25,7 @@ from jaxseg.nn import (
     Conv,
     DeformableAttention,
     Dense,
+    Dropout,
     GroupNorm,
     LayerNorm,
     Layers,
@@ -195,6 +197,8 @@ class Mask2Former(nn.Module):
         scales: the number of levels with attention, from the coarsest.
         mask_stride: the masks have the resolution of the finest level with at least this stride; finer levels are not
             used.
+        query_dropout: probability, in training, that a query of an image begins without what it has learned, as zeros
+            beside its position, so that no object hangs on one query.
         encoder: any encoder (an `EncoderFactory`); the paper's are ResNets and Swin transformers. A plain
             vision transformer has its feature pyramid.
         common: norm, activation, dtype and mapped axis of every layer.
@@ -210,6 +214,7 @@ class Mask2Former(nn.Module):
     pixel_hidden: int = 1024
     scales: int = 3
     mask_stride: int = 4
+    query_dropout: Share = 0.0
     encoder: EncoderFactory = encoders.factory("resnet50")
     common: Layers = Layers()
 
@@ -229,12 +234,14 @@ class Mask2Former(nn.Module):
             self.common.dtype,
             name="decoder",
         )(used)
-        classes, masks = self._queries(attended, pixels)
+        classes, masks = self._queries(attended, pixels, train)
         logits = semantic_logits(classes[-1], resize(masks[-1], image.shape[1:3]), self.num_classes)
         stages = name_stages(encoder=pyramid, decoder=(pixels, *attended[::-1]))
         return logits, {"aux": (), "queries": (jnp.stack(classes), jnp.stack(masks)), **stages}
 
-    def _queries(self, attended: tuple[jax.Array, ...], pixels: jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
+    def _queries(
+        self, attended: tuple[jax.Array, ...], pixels: jax.Array, train: bool
+    ) -> tuple[list[jax.Array], list[jax.Array]]:
         """Class and mask logits of the queries before and after each layer."""
         b, init = pixels.shape[0], normal(1.0)
         level = parameter(self, "level", init, (len(attended), self.features))
@@ -254,7 +261,8 @@ class Mask2Former(nn.Module):
             MaskHead(self.common.dtype, name="mask_head"),
         )
         head = Dense(max(self.num_classes, 2) + 1, dtype=self.common.dtype, name="head")
-        x, classes, masks = first, [], []
+        drop = Dropout(self.query_dropout, self.common.axis_name, tokens=True, name="query_dropout")
+        x, classes, masks = drop(first, train=train), [], []
         for i in range(self.layers + 1):
             if i > 0:
                 n = (i - 1) % len(attended)

@@ -40,15 +40,23 @@ class Dropout(nn.Module):
         rate: probability of dropping, in [0, 1].
         axis_name: the mapped axis that the batch is split over, if any.
         spatial: whether whole channels are dropped (Tompson 2015), not single entries.
+        tokens: whether whole tokens (or pixels) are dropped, each with all of its channels.
+
+    Raises:
+        ValueError: for a rate outside of [0, 1], or with both `spatial` and `tokens`.
     """
 
     rate: float
     axis_name: str | None = None
     spatial: bool = False
+    tokens: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        if self.spatial and self.tokens:
+            raise ArgumentError("Dropout drops whole channels (spatial) or whole tokens (tokens), not both.")
         shape = (*(1 for _ in x.shape[1:-1]), x.shape[-1]) if self.spatial else x.shape[1:]
+        shape = (*x.shape[1:-1], 1) if self.tokens else shape
         monte_carlo = not train and self.has_rng(MONTE_CARLO)
         return _drop(self, x, shape, MONTE_CARLO if monte_carlo else "dropout" if train else None)
 

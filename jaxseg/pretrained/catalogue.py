@@ -65,9 +65,10 @@ def encoder_weights(encoder: str) -> dict[str, Published | Packaged]:
     return {row.name: row.published for row in rows if row.encoder == encoder}
 
 
-def withheld(encoder: str) -> str:
-    """Returns why weights of an encoder are given as files; empty where no licence asks for it."""
-    return next((row.reason for family in families() for row in family.withheld if encoder in row.encoders), "")
+def withheld(encoder: str | None, model: str | None) -> str:
+    """Returns why weights of a network, or of an encoder, are given as files; empty where no licence asks for it."""
+    rows = (row for family in families() for row in family.withheld)
+    return next((row.reason for row in rows if (encoder in row.encoders if model is None else model in row.models)), "")
 
 
 def network_weights(model: str) -> dict[str, Published]:

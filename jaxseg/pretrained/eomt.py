@@ -5,7 +5,7 @@ above 0, and 1 before it, as ours with 0. It is left out.
 """
 
 from jaxseg.pretrained import vit
-from jaxseg.pretrained.family import TRANSFORMERS, Family, NetworkFormat, PeerForm
+from jaxseg.pretrained.family import TRANSFORMERS, Family, NetworkFormat, NetworkWeights, PeerForm, Published
 from jaxseg.pretrained.rules import Rule, conv_transpose, dense, layer, norm, prefixed
 
 _MOST_STEPS = 4  # of the up-sampling
@@ -25,7 +25,11 @@ def transformers() -> list[Rule]:
     return [*rules, *layer("class_predictor", "head", dense), Rule(r"attn_mask_probs|criterion\..*", None)]
 
 
-_FORM = PeerForm({"encoder_args": {"class_position": False}}, sizes={"queries": 200, "blocks": 4, "up_steps": 2})
+def _form(encoder: str | None) -> PeerForm:
+    """The number of blocks, which no array shows, is that of the authors' release: 3 in ViT-S and ViT-B, 4 in ViT-L."""
+    blocks = 4 if encoder is not None and encoder.startswith("vit_large") else 3
+    fields = {"blocks": blocks, "encoder_args": {"class_position": False}}
+    return PeerForm(fields, sizes={"queries": 200, "up_steps": 2})
 
 
 def _names(encoder: str | None) -> str:
@@ -34,4 +38,10 @@ def _names(encoder: str | None) -> str:
     return r"(?!.*attention\.attention\.|embeddings\.patch_embeddings\.(?:weight|bias)).*"
 
 
-FAMILY = Family(network_formats=(NetworkFormat("eomt", TRANSFORMERS, transformers, form=_FORM, names=_names),))
+FAMILY = Family(
+    network_weights=(
+        NetworkWeights("eomt", Published("tue-mps/ade20k_semantic_eomt_large_512")),  # MIT
+        NetworkWeights("eomt", Published("tue-mps/cityscapes_semantic_eomt_large_1024")),  # MIT
+    ),
+    network_formats=(NetworkFormat("eomt", TRANSFORMERS, transformers, form=_form, names=_names),),
+)

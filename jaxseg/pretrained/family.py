@@ -90,10 +90,12 @@ class Withheld:
     Attributes:
         encoders: names of the encoders.
         reason: a sentence without its full stop: where they are, and under which licence.
+        models: names of the networks whose weights are meant too.
     """
 
     encoders: tuple[str, ...]
     reason: str
+    models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from jaxseg.pretrained.family import (
     EncoderWeights,
     Family,
     NetworkFormat,
-    NetworkWeights,
     PeerForm,
     Published,
+    Withheld,
 )
 from jaxseg.pretrained.rules import Rule, conv, dense, layer, norm, pointwise, prefixed
 
@@ -108,16 +108,7 @@ def mit_classifier() -> list[Rule]:
     return [*inside, Rule(r"(?:classifier|decode_head)\..*", None)]
 
 
-# Weights of segmentation_models.pytorch: encoder -> the commit that it fetches.
-_COMMITS = {
-    "mit_b0": "9ce53d104d92d75aabb00aae70677aaab67e7c84",
-    "mit_b1": "a04bf4f13a549bce677cf79b04852e7510782817",
-    "mit_b2": "868ab6f13871dcf8c3d9f90ee4519403475b65ef",
-    "mit_b3": "32558d12a65f1daa0ebcf4f4053c4285e2c1cbda",
-    "mit_b4": "3a3454e900a4b4f11dd60eeb59101a9a1a36b017",
-    "mit_b5": "ced04d96c586b6297fd59a7a1e244fc78fdb6531",
-}
-_ENCODERS = tuple(_COMMITS)
+_ENCODERS = tuple(f"mit_b{n}" for n in range(6))
 _PVT_V2 = tuple(f"pvt_v2_b{n}" for n in range(6))  # Apache 2.0
 
 
@@ -126,13 +117,14 @@ def _segformer_form(encoder: str | None) -> PeerForm:
 
 
 FAMILY = Family(
-    encoder_weights=(
-        *(
-            EncoderWeights(name, "imagenet", Published(f"smp-hub/{name}.imagenet", revision=commit))
-            for name, commit in _COMMITS.items()
+    encoder_weights=tuple(EncoderWeights(name, "imagenet", Published(f"timm/{name}.in1k")) for name in _PVT_V2),
+    withheld=(
+        Withheld(
+            _ENCODERS,
+            "Those of SegFormer and MiT (nvidia/segformer-b*, nvidia/mit-b*, smp-hub/mit_b*.imagenet) are under the "
+            "NVIDIA Source Code License for SegFormer, which allows research and evaluation alone",
+            models=("segformer",),
         ),
-        *(EncoderWeights(f"mit_b{n}", "nvidia", Published(f"nvidia/mit-b{n}")) for n in range(6)),
-        *(EncoderWeights(name, "imagenet", Published(f"timm/{name}.in1k")) for name in _PVT_V2),
     ),
     encoder_formats=(
         EncoderFormat(_ENCODERS, mit_transformers),
@@ -140,14 +132,6 @@ FAMILY = Family(
         EncoderFormat(_ENCODERS, mit_smp, (SMP,)),
         EncoderFormat(_PVT_V2, pvt_v2_timm),
         EncoderFormat(_PVT_V2, mit_smp),
-    ),
-    network_weights=(
-        *(NetworkWeights("segformer", Published(f"nvidia/segformer-b{n}-finetuned-ade-512-512")) for n in range(5)),
-        NetworkWeights("segformer", Published("nvidia/segformer-b5-finetuned-ade-640-640")),
-        *(
-            NetworkWeights("segformer", Published(f"nvidia/segformer-b{n}-finetuned-cityscapes-1024-1024"))
-            for n in range(6)
-        ),
     ),
     network_formats=(NetworkFormat("segformer", TRANSFORMERS, segformer_transformers, form=_segformer_form),),
 )

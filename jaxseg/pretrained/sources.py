@@ -63,7 +63,7 @@ def find(
         raise WeightsError(f"There is no file or folder {located(path)}.")
     if encoder is None and model is None and network is not None:
         raise WeightsError(no_published_encoder(network))
-    reason = "" if encoder is None or model is not None else catalogue.withheld(encoder)
+    reason = catalogue.withheld(encoder, model)
     known = nearest(source, names) if names else "" if reason else " None are known by name."
     hint = f"{known} {reason}." if reason else known
     raise WeightsError(

@@ -12,6 +12,8 @@ from helpers import oracles
 from helpers.collectives import assert_only_sums
 from helpers.marks import some_slow
 from helpers.parity import FAST_COMPILE, assert_close, check_eval, check_gradients
+from helpers.tiny_models import TINY
+from helpers.variables import drawn
 from jax.sharding import NamedSharding, PartitionSpec
 from scipy.optimize import linear_sum_assignment
 from scipy.special import expit, log_softmax, softmax
@@ -314,3 +316,21 @@ def test_the_step_trains_it_and_evaluates_it_at_native_sizes():
     same = compiled(evaluate)(state, {"image": image, "label": label})
     native = compiled(evaluate)(state, {"image": image, "label": large, "size": jnp.array([[32, 48]] * 2)})
     np.testing.assert_allclose(loss.value(native["stats"]), loss.value(same["stats"]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mask2former", "eomt"])
+def test_a_query_that_is_dropped_begins_without_what_it_has_learned(name):
+    """In training alone; with a probability of 1 nothing of the learned queries is left."""
+    model = models.build(name, num_classes=3, **TINY[name], query_dropout=1.0)
+    x = jax.random.normal(jax.random.key(0), (1, 16, 16, 3))
+    variables = drawn(model, x)
+
+    @functools.partial(jax.jit, static_argnames="train", compiler_options=FAST_COMPILE)
+    def moved(change, train):
+        changed = {**variables, "params": {**variables["params"], "query": variables["params"]["query"] + change}}
+        (logits, _), _ = model.apply(changed, x, train=train, mutable=["batch_stats"])
+        return logits
+
+    change = jax.random.normal(jax.random.key(1), variables["params"]["query"].shape)
+    np.testing.assert_array_equal(moved(change, True), moved(0 * change, True))
+    assert np.abs(moved(change, False) - moved(0 * change, False)).max() > 1e-3

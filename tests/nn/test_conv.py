@@ -226,6 +226,13 @@ def test_spatial_dropout_drops_whole_channels(key):
     assert (y.std((1, 2)) == 0).all() and 0.3 < (y[:, 0, 0] == 0).mean() < 0.7
 
 
+def test_dropout_of_tokens_drops_all_channels_of_each(key):
+    y = np.asarray(dropout(jnp.ones((8, 64, 5)), key=key, rate=0.5, tokens=True))
+    assert (y.std(-1) == 0).all() and 0.3 < (y[..., 0] == 0).mean() < 0.7 and (y[0] != y[1]).any()
+    with pytest.raises(ValueError, match=r"whole channels .* or whole tokens"):
+        dropout(y, key=key, rate=0.5, spatial=True, tokens=True)
+
+
 def test_dropout_under_pmap_is_dropout_of_the_global_batch(key):
     x = draw(8, 2, 3, 4, 5)
     whole = jax.jit(lambda a: dropout(a, key=key, rate=0.5))(x.reshape(16, 3, 4, 5))
