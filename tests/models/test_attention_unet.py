@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.papers import compare, conv, count, normed
+from helpers.papers import compare, conv, count, normed, padded
 from helpers.tiny_models import tiny
 from helpers.variables import drawn, paths, shapes
 
@@ -86,4 +86,5 @@ def test_is_figure_1(form):
                 scores.insert(0, t.f.interpolate(score, size=size, mode="bilinear", align_corners=False))
         return t.conv(x if form == "none" else t.torch.cat(scores, 1), "head")
 
-    compare(models.build("attention_unet", num_classes=2, widths=[4, 6, 8], deep_supervision=form), network)
+    model = models.build("attention_unet", num_classes=2, widths=[4, 6, 8], deep_supervision=form)
+    compare(model, network, (13, 18), padded)

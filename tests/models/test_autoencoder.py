@@ -7,7 +7,7 @@ import optax
 import pytest
 from flax import linen as nn
 from helpers.papers import Torch, conv, count, normed
-from helpers.parity import FAST_COMPILE
+from helpers.parity import FAST_COMPILE, assert_close
 from helpers.variables import drawn, shapes
 
 from jaxseg import models
@@ -52,7 +52,7 @@ def test_reconstruction_is_its_layers_in_torch(size):
         x = t.layer(t.layer(x, f"decoder/stage{i}/conv1"), f"decoder/stage{i}/conv2")
     expected = t.conv(x, "reconstruction").detach().numpy().transpose(0, 2, 3, 1)[:, : size[0], : size[1]]
     pair = out["reconstruction"]
-    np.testing.assert_allclose(pair["prediction"], expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+    assert_close(pair["prediction"], expected)
     np.testing.assert_array_equal(pair["target"], image)
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.papers import compare, conv, count
+from helpers.papers import compare, conv, count, padded
 from helpers.variables import shapes
 
 from jaxseg import models
@@ -97,7 +97,8 @@ def test_is_its_tables():
         x, _ = block(t, x, "decoder/stage0/block", 2)
         return t.conv(x, "head")
 
-    compare(models.build("fc_densenet", num_classes=2, layers=[2, 1, 3, 2, 2], growth=3, stem=4), network)
+    model = models.build("fc_densenet", num_classes=2, layers=[2, 1, 3, 2, 2], growth=3, stem=4)
+    compare(model, network, (13, 18), padded)
 
 
 def largest_fusion(layers: int) -> int:

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.papers import compare, conv, count, normed
+from helpers.papers import compare, conv, count, normed, padded
+from helpers.torch_layers import plain_levels, resized
 from helpers.variables import drawn
 
 from jaxseg import models
@@ -115,7 +116,7 @@ def test_unet_is_figure_1(padding, norm):
         assert valid_size(12, 3) == (52, 12) and valid_size(16, 3) == (56, 16)
         compare(model, network, pad=mirror)
     else:
-        compare(model, network)
+        compare(model, network, (13, 18), padded)
 
 
 def test_resunet_is_figure_2():
@@ -134,7 +135,7 @@ def test_resunet_is_figure_2():
         up = t.torch.cat([t.f.interpolate(up, scale_factor=2), one], 1)
         return t.conv(unit(t, up, "decoder/stage0/block1"), "head")
 
-    compare(models.build("resunet", num_classes=2, widths=[4, 6, 8]), network)
+    compare(models.build("resunet", num_classes=2, widths=[4, 6, 8]), network, (13, 18), padded)
 
 
 def test_encoder_decoder_is_its_layers():
@@ -147,6 +148,30 @@ def test_encoder_decoder_is_its_layers():
         return t.conv(x, "head")
 
     compare(models.build("encoder_decoder", num_classes=2, widths=[4, 6]), network)
+
+
+def test_attention_decoder_is_its_layers():
+    def attention(t, x, name):
+        """Two heads over all pixels, without position encoding."""
+
+        def dense(x, part):
+            return x @ t.leaves[f"{name}/{part}/kernel"] + t.leaves[f"{name}/{part}/bias"]
+
+        tokens = x.flatten(2).mT
+        q, k, v = (dense(tokens, part).unflatten(2, (2, -1)).transpose(1, 2) for part in ("query", "key", "value"))
+        heads = t.torch.softmax(q @ k.mT / q.shape[-1] ** 0.5, -1) @ v
+        return dense(heads.transpose(1, 2).flatten(2), "out").mT.unflatten(2, x.shape[2:])
+
+    def network(t, x):
+        *skips, x = plain_levels(t, x, 3)
+        for i in (1, 0):
+            x = t.torch.cat([resized(t, x, skips[i]), skips[i]], 1)
+            name = f"decoder/stage{i}"
+            x = t.layer(x + attention(t, t.norm(x, f"{name}/attention_norm"), f"{name}/attention"), f"{name}/conv")
+        return t.conv(x, "head")
+
+    fields = {"widths": [4, 6, 8], "num_heads": 2, "position": "none"}
+    compare(models.build("attention_decoder", num_classes=2, **fields), network, (13, 18), padded)
 
 
 def test_cnn_is_its_layers():

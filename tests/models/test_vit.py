@@ -95,9 +95,26 @@ def test_gradients_are_those_of_transformers():
     check_gradients(models.build("linear_head", num_classes=5, encoder=encoder), module, rules, size)
 
 
+def padded(module, multiple):
+    """The module with zeros at the bottom and right of its image, and its logits without them, for any size."""
+    torch = oracles.torch()
+
+    class Padded(type(module)):
+        def forward(self, x):
+            (h, w), (bottom, right) = x.shape[2:], (-side % multiple for side in x.shape[2:])
+            return super().forward(torch.nn.functional.pad(x, (0, right, 0, bottom)))[:, :, :h, :w]
+
+    module.__class__ = Padded
+    return module
+
+
 @pytest.mark.parametrize("readout", ["cat", pytest.param("add", marks=pytest.mark.slow)])
 def test_dpt_has_the_logits_of_smp(readout):
-    """Four blocks of patches of 16, which become maps of strides 4, 8, 16 and 32."""
+    """Four blocks of patches of 16, which become maps of strides 4, 8, 16 and 32.
+
+    Theirs takes multiples of 32 alone: for 29x90 pixels it reads 32x96, two rows of six patches, as ours does; the
+    positions are resized from two rows of four.
+    """
     module = oracles.smp().DPT(
         "tu-vit_tiny_patch16_224",
         encoder_weights=None,
@@ -109,12 +126,13 @@ def test_dpt_has_the_logits_of_smp(readout):
         embed_dim=16,
         num_heads=2,
         img_size=(32, 64),
+        dynamic_img_size=True,
     )
     module.encoder.model.blocks = module.encoder.model.blocks[:4]
-    fields = {"width": 16, "depth": 4, "num_heads": 2, "grid": (2, 4), "norm_levels": False}
+    fields = {"width": 16, "depth": 4, "num_heads": 2, "grid": (2, 4), "norm_levels": False, "antialias": True}
     encoder = encoders.factory("vit_base", **fields)
     model = models.build("dpt", num_classes=5, features=8, widths=(4, 6, 8, 10), readout=readout, encoder=encoder)
-    check_eval(model, module, smp.dpt(vit.timm()), [(32, 64)])
+    check_eval(model, padded(module, 32), smp.dpt(vit.timm()), [(29, 90)])
 
 
 def test_the_pyramid_is_that_of_vitdet():
@@ -285,8 +303,8 @@ def test_segmenter_is_that_of_the_paper():
     check_gradients(model, segmenter_in_torch(), segmenter_rules(), (12, 20))
 
 
-def eomt_of_transformers():
-    """EoMT whose logits are those of our network; its image has 4 by 4 patches."""
+def eomt_of_transformers(grid=(4, 4)):
+    """EoMT whose logits are those of our network; its image has 16 patches, in rows and columns as `grid` says."""
     torch, transformers = oracles.torch(), oracles.transformers()
     config = transformers.EomtConfig(
         **SIZES | {"image_size": 16, "num_hidden_layers": 3},
@@ -306,17 +324,17 @@ def eomt_of_transformers():
             return torch.log(torch.einsum("bqk,bqyx->bkyx", classes, masks.sigmoid()) + 1e-12)
 
     module = transformers.EomtForUniversalSegmentation(config)
-    module.__class__ = Logits
+    module.__class__, module.grid_size = Logits, grid
     return module
 
 
-def eomt(**fields):
+def eomt(grid=(4, 4), **fields):
     args = {
         "width": 16,
         "depth": 3,
         "num_heads": 2,
         "patch": 4,
-        "grid": (4, 4),
+        "grid": grid,
         "registers": 2,
         "class_position": False,
     }
@@ -326,11 +344,14 @@ def eomt(**fields):
 
 @pytest.mark.parametrize("masked", some_slow((True, False), (False,)))
 def test_eomt_has_the_logits_of_transformers(masked):
-    """With the masks of the beginning, and without them, as after the annealing."""
-    module = eomt_of_transformers()
+    """With the masks of the beginning, and without them, as after the annealing.
+
+    Theirs takes whole patches alone, as many as its table has: for 7x30 pixels it reads 8x32, two rows of eight.
+    """
+    module = eomt_of_transformers((2, 8))
     buffer = module.attn_mask_probs
     share = 1.0 if masked else 0.0
-    model = eomt(anneal_end=0 if masked else 1)
+    model = eomt((2, 8), anneal_end=0 if masked else 1)
 
     class Shared(type(module)):
         def forward(self, x):
@@ -338,7 +359,7 @@ def test_eomt_has_the_logits_of_transformers(masked):
             return super().forward(x)
 
     module.__class__ = Shared
-    check_eval(model, module, eomt_rules.transformers(), [(16, 16)])
+    check_eval(model, padded(module, 4), eomt_rules.transformers(), [(7, 30)])
 
 
 def test_eomt_has_the_gradients_of_transformers():
