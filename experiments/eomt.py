@@ -8,8 +8,7 @@
 Mask annealing takes the steps from a fifth to all but a tenth of the run, of other `steps` or `epochs` too; with
 `model.args.anneal_start` or `anneal_end` given, that one stays.
 
-Shapes validation mIoU: .102 (after only `--config.steps=120`, annealing from 24 to 108, from random weights; one seed),
-which is the background alone: too few steps to say how well it learns.
+Shapes validation mIoU: .242 (18.1 minutes on one core, beside other programs; one seed).
 """
 
 from jaxseg.config import ConfigDict

@@ -4,7 +4,7 @@
     python -m jaxseg.train --config experiments/fpn.py:camvid --config.data.dir=PATH
     python -m jaxseg.train --config experiments/fpn.py:folder --config.data.dir=MY_FOLDER
 
-Shapes validation mIoU: .765 (8.0 minutes on one core, with other programs running; one seed).
+Shapes validation mIoU: .929 (10.9 minutes on one core, beside other programs; one seed).
 """
 
 from jaxseg.config import ConfigDict

@@ -4,9 +4,7 @@
     python -m jaxseg.train --config experiments/manet.py:camvid --config.data.dir=PATH
     python -m jaxseg.train --config experiments/manet.py:folder --config.data.dir=MY_FOLDER
 
-Shapes validation mIoU: .225 (39.8 minutes on one core, beside other programs and suspended for 28
-of them; one seed). This small form, of two levels, tells the objects from the background (IoU .86), and hardly their
-classes from each other (.05 to .16). The cause is not known.
+Shapes validation mIoU: .933 (10.3 minutes on one core, beside other programs; one seed).
 """
 
 from jaxseg.config import ConfigDict

@@ -7,7 +7,7 @@
 The variants camvid, folder and voc have the full network. `--config.model.args.widths=64,64,64,64,64,64` with
 `--config.model.args.mids=16,16,16,16,16,16` is the small one. All score maps have the weight of the fused one.
 
-Shapes validation mIoU: not yet measured.
+Shapes validation mIoU: .927 (13.3 minutes on one core, beside other programs; one seed).
 """
 
 from jaxseg.config import ConfigDict

@@ -7,7 +7,7 @@
 
 MAE's weights are under CC BY-NC 4.0, which forbids commercial use. Without them the encoder starts at random.
 
-Shapes validation mIoU: not yet measured.
+Shapes validation mIoU: .245 (8.9 minutes on one core, beside other programs; one seed).
 """
 
 from jaxseg.config import ConfigDict
