@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-gc.disable()  # what is read lives to the end; looking through it takes a fifth of the time
+gc.disable()  # what is read lives to the end, and looking through it again and again takes long
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # reading docstrings needs no accelerator
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "extensions")]

@@ -103,7 +103,8 @@ def monte_carlo(run: Run, depth: bool | None = None) -> MonteCarloModel:
         has_depth = " and its stochastic depth was left out" if layers.depth else " or stochastic depth"
         raise ConfigError(
             f"The network {run.config.model.name} in {run.workdir} has no dropout{has_depth}, so every draw would "
-            "predict the same; train it with model.args.dropout above 0, or give several runs as an ensemble."
+            "predict the same; train it with model.args.dropout (query_dropout of mask2former and eomt) above 0, or "
+            "give several runs as an ensemble."
         )
     return MonteCarloModel(run.model, streams)
 

@@ -114,8 +114,8 @@ class EoMT(nn.Module):
         anneal_end: the step at which it ends, after its beginning; 0: there is no annealing, and masks stay. Then
             evaluation masks too.
         anneal_power: exponent, above 0, of the polynomial by which the share of masked queries falls.
-        query_dropout: probability, in training, that a query of an image begins without what it has learned, as zeros,
-            so that no object hangs on one query.
+        query_dropout: rate of dropout of whole queries, for each image: a query that is dropped begins as zeros, so
+            that all dropped ones of an image are the same token. In training, and in Monte Carlo dropout. In no paper.
         encoder: a vision transformer (an `EncoderFactory`).
         common: gives the dtype and the mapped axis; norms are layer norms, and activations GELU, whatever it says.
 

@@ -197,8 +197,8 @@ class Mask2Former(nn.Module):
         scales: the number of levels with attention, from the coarsest.
         mask_stride: the masks have the resolution of the finest level with at least this stride; finer levels are not
             used.
-        query_dropout: probability, in training, that a query of an image begins without what it has learned, as zeros
-            beside its position, so that no object hangs on one query.
+        query_dropout: rate of dropout of whole queries, for each image: a query that is dropped begins as zeros, beside
+            its learned position. In training, and in Monte Carlo dropout. In no paper.
         encoder: any encoder (an `EncoderFactory`); the paper's are ResNets and Swin transformers. A plain
             vision transformer has its feature pyramid.
         common: norm, activation, dtype and mapped axis of every layer.

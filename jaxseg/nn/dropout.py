@@ -1,4 +1,4 @@
-"""Dropout of entries, of channels and of whole residual branches.
+"""Dropout of entries, of channels, of tokens and of whole residual branches.
 
 The mask of an example depends only on the "dropout" key and on the index of the example in the global batch. One
 program over the whole batch, and one replica per device (with the `axis_name` of the `pmap`), draw the same masks.
@@ -31,7 +31,9 @@ MONTE_CARLO_DEPTH = "monte_carlo_depth"
 
 
 class Dropout(nn.Module):
-    """Zeroes entries with probability `rate` and scales the rest by 1 / (1 - rate) when `train` (Srivastava 2014).
+    """Zeroes entries with probability `rate` in training, and scales the rest by 1 / (1 - rate): f[b,...,c], same shape.
+
+    Srivastava et al. 2014.
 
     It draws from the stream "dropout". Without `train` it draws from the stream `MONTE_CARLO` if `apply` is given a key
     of it, and otherwise returns its input.

@@ -1,8 +1,14 @@
 """EoMT of transformers (`EomtForUniversalSegmentation`): a vision transformer whose class token has no position.
 
 Its buffer `attn_mask_probs` says whether evaluation has masks: it is 0 after the annealing, as ours with `anneal_end`
-above 0, and 1 before it, as ours with 0. It is left out.
+above 0, and 1 before it, as ours with 0. It has a number for each block with queries. It is left out, and a note says
+where the fields of the network differ from it.
 """
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 
 from jaxseg.pretrained import vit
 from jaxseg.pretrained.family import TRANSFORMERS, Family, NetworkFormat, NetworkWeights, PeerForm, Published
@@ -25,11 +31,18 @@ def transformers() -> list[Rule]:
     return [*rules, *layer("class_predictor", "head", dense), Rule(r"attn_mask_probs|criterion\..*", None)]
 
 
-def _form(encoder: str | None) -> PeerForm:
-    """The number of blocks, which no array shows, is that of the authors' release: 3 in ViT-S and ViT-B, 4 in ViT-L."""
-    blocks = 4 if encoder is not None and encoder.startswith("vit_large") else 3
-    fields = {"blocks": blocks, "encoder_args": {"class_position": False}}
-    return PeerForm(fields, sizes={"queries": 200, "up_steps": 2})
+_FORM = PeerForm({"encoder_args": {"class_position": False}}, sizes={"queries": 200, "blocks": 4, "up_steps": 2})
+
+
+def _annealing(arrays: Mapping[str, np.ndarray], network: Any) -> list[str]:
+    """Returns the fields in which the network differs from what the buffer says: its length and whether masks stay."""
+    shares = next((array for name, array in arrays.items() if name.endswith("attn_mask_probs")), None)
+    if shares is None:
+        return []
+    fields = [] if len(shares) == network.blocks else [f"blocks={len(shares)}"]
+    if bool(np.any(shares > 0)) != (network.anneal_end == 0):
+        fields.append("anneal_end=0" if np.any(shares > 0) else "anneal_end above 0")
+    return fields
 
 
 def _names(encoder: str | None) -> str:
@@ -43,5 +56,5 @@ FAMILY = Family(
         NetworkWeights("eomt", Published("tue-mps/ade20k_semantic_eomt_large_512")),  # MIT
         NetworkWeights("eomt", Published("tue-mps/cityscapes_semantic_eomt_large_1024")),  # MIT
     ),
-    network_formats=(NetworkFormat("eomt", TRANSFORMERS, transformers, form=_form, names=_names),),
+    network_formats=(NetworkFormat("eomt", TRANSFORMERS, transformers, form=_FORM, names=_names, left_out=_annealing),),
 )

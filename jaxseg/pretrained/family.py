@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from jaxseg.pretrained.rules import Rule
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # tried in this order
@@ -85,7 +87,7 @@ class NetworkWeights:
 
 @dataclass(frozen=True)
 class Withheld:
-    """Weights whose licence a user must agree to, so that they have no name here and are given as a file.
+    """Weights whose licence limits their use or must be agreed to, so that they have no name and are given as files.
 
     Attributes:
         encoders: names of the encoders.
@@ -142,6 +144,8 @@ class NetworkFormat:
             where they are not listed.
         names: regular expression of the names that the peer's network over an encoder has, where the rules know more;
             a function of the encoder's name, or None for any.
+        left_out: a function of the arrays of the file and our network, which returns the fields in which the network
+            differs from what entries say that the rules leave out; None where they say nothing of it.
     """
 
     model: str
@@ -150,6 +154,7 @@ class NetworkFormat:
     takes: tuple[Literal["encoder", "strides"], ...] = ()
     form: PeerForm | Callable[[str | None], PeerForm] | None = None
     names: Callable[[str | None], str] | None = None
+    left_out: Callable[[Mapping[str, np.ndarray], Any], list[str]] | None = None
 
     def form_over(self, encoder: str | None) -> PeerForm | None:
         """Returns the form of the networks over `encoder`."""
@@ -171,7 +176,7 @@ class Family:
         network_formats: formats of whole networks; those of one architecture are tried in this order.
         torchvision_files: names, without ".pth", of files that torchvision publishes at
             https://download.pytorch.org/models/NAME.pth. Each ends in the first digits of its SHA-256.
-        withheld: weights of encoders that are given as files, for their licence.
+        withheld: weights of encoders and networks that are given as files, for their licence.
     """
 
     encoder_weights: tuple[EncoderWeights, ...] = ()

@@ -127,7 +127,7 @@ def load(
         hint = "" if model is None else _hint(given, best, encoder, network)
         raise WeightsError(f"{path}: {error}{hint}") from error
     if best is not None and best.network is not None and network is not None:
-        notes += peer_form.remarks(best.network, encoder, network)
+        notes += peer_form.remarks(best.network, encoder, network, given)
     return Loaded(result, str(path), file.sha256, commit, tuple(notes))
 
 

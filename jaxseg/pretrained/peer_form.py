@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from flax import linen as nn
 
 from jaxseg import models
@@ -39,13 +40,16 @@ def advice(known: NetworkFormat, encoder: str | None, network: nn.Module) -> str
     return f" The file has the names of {known.peer}, whose network is ours with {', '.join(fields)}{usual}."
 
 
-def remarks(known: NetworkFormat, encoder: str | None, network: nn.Module) -> list[str]:
+def remarks(
+    known: NetworkFormat, encoder: str | None, network: nn.Module, arrays: Mapping[str, np.ndarray]
+) -> list[str]:
     """Returns a note for weights that fit a network whose numbers differ from the peer's; none if they agree.
 
-    The arguments are those of `advice`.
+    The arguments are those of `advice`, and the arrays of the file by name.
     """
     form = known.form_over(encoder)
     fields = [] if form is None else differing_fields(form.fields, network)
+    fields += [] if known.left_out is None else known.left_out(arrays, network)
     if not fields:
         return []
     return [f"the numbers differ from those of {known.peer}'s network, which is ours with {', '.join(fields)}"]

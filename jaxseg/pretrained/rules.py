@@ -142,12 +142,12 @@ def finder(rules: Iterable[Rule]) -> Find:
 
 
 def names_of(pattern: str) -> tuple[str, ...] | None:
-    r"""Returns the names that a regular expression matches, or None where there are many or it has other parts.
+    r"""Returns the names that a regular expression matches, or None where there are more than 64 or it has other parts.
 
     The parts are letters, digits, `\.`, groups, `|` and `?`, as in `(?:model\.)?block1\.0\.(?:weight|bias)`.
     """
     parts = _PARTS.findall(pattern)
-    if "".join(parts) != pattern:
+    if "".join(parts) != pattern or _REFUSED.search(pattern) or parts.count(")") != sum(p[0] == "(" for p in parts):
         return None
     groups = [_Group()]  # the pattern and the groups that are open
     for part in parts:
@@ -163,10 +163,14 @@ def names_of(pattern: str) -> tuple[str, ...] | None:
             if part == ")":
                 ends = group.others + group.names
                 groups.pop()
+                if not groups:
+                    return None
             others, names, _ = groups[-1]
             if len(names) * len(ends) > _FEW:
                 return None
             groups[-1] = _Group(others, tuple(name + end for name in names for end in ends), names)
+        if len(groups[-1].others) + len(groups[-1].names) > _FEW:
+            return None
     return groups[0].others + groups[0].names
 
 
@@ -179,7 +183,9 @@ class _Group(NamedTuple):
 
 
 # Letters without a `?`, one letter, the begin of a group, its end, `|`, `?`.
-_PARTS = re.compile(r"(?:\\\.|\w)+(?!\?)|\\\.|\w|\((?:\?:|\?P<\w+>|(?!\?))|\)|\||\?(?!\?)", re.ASCII)
+_PARTS = re.compile(r"(?:\\\.|\w)+(?!\?)|\\\.|\w|\((?:\?:|(?!\?))|\)|\||\?(?!\?)", re.ASCII)
+# A `?` that follows nothing, which `re` refuses.
+_REFUSED = re.compile(r"(?:^|\||\(|\(\?:)\?(?!:)")
 _FEW = 64
 # `re` keeps 512 expressions, fewer than the rules of one network.
 _compiled = functools.cache(re.compile)

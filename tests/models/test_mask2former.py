@@ -319,18 +319,27 @@ def test_the_step_trains_it_and_evaluates_it_at_native_sizes():
 
 
 @pytest.mark.parametrize("name", ["mask2former", "eomt"])
-def test_a_query_that_is_dropped_begins_without_what_it_has_learned(name):
-    """In training alone; with a probability of 1 nothing of the learned queries is left."""
-    model = models.build(name, num_classes=3, **TINY[name], query_dropout=1.0)
-    x = jax.random.normal(jax.random.key(0), (1, 16, 16, 3))
-    variables = drawn(model, x)
+def test_whole_queries_are_dropped_and_each_image_has_its_own(name):
+    """The learned queries, as they are read in training, are zero or twice as large; in evaluation they stay."""
+    model = models.build(name, num_classes=3, **TINY[name] | {"queries": 32}, query_dropout=0.5)
+    x = jax.random.normal(jax.random.key(0), (2, 16, 16, 3))
+    variables, seen = drawn(model, x), []
 
-    @functools.partial(jax.jit, static_argnames="train", compiler_options=FAST_COMPILE)
-    def moved(change, train):
-        changed = {**variables, "params": {**variables["params"], "query": variables["params"]["query"] + change}}
-        (logits, _), _ = model.apply(changed, x, train=train, mutable=["batch_stats"])
-        return logits
+    def watch(call, args, kwargs, context):
+        y = call(*args, **kwargs)
+        if context.module.name == "query_dropout":
+            seen.append(y)
+        return y
 
-    change = jax.random.normal(jax.random.key(1), variables["params"]["query"].shape)
-    np.testing.assert_array_equal(moved(change, True), moved(0 * change, True))
-    assert np.abs(moved(change, False) - moved(0 * change, False)).max() > 1e-3
+    def queries(variables, train):
+        seen.clear()
+        with nn.intercept_methods(watch):
+            model.apply(variables, x, train=train, mutable=["batch_stats"], rngs={"dropout": jax.random.key(2)})
+        return seen[0]
+
+    given = variables["params"]["query"]
+    kept = np.asarray(jax.jit(queries, static_argnums=1, compiler_options=FAST_COMPILE)(variables, True)) / (2 * given)
+    np.testing.assert_allclose(kept, kept.round()[..., :1] + 0 * kept, atol=1e-5)
+    assert set(kept[..., 0].round().ravel()) == {0.0, 1.0} and (kept[0] != kept[1]).any()
+    still = jax.jit(queries, static_argnums=1, compiler_options=FAST_COMPILE)(variables, False)
+    np.testing.assert_allclose(still, given + 0 * still, rtol=1e-6)

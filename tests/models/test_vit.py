@@ -18,7 +18,7 @@ from jaxseg.models.encoders.vit import ViTBlock, rotary_angles
 from jaxseg.models.eomt import masked_share
 from jaxseg.models.feature_pyramid import FeaturePyramid
 from jaxseg.nn import Conv, at_step
-from jaxseg.pretrained import catalogue, inverse, smp, vit
+from jaxseg.pretrained import catalogue, inverse, peer_form, smp, vit
 from jaxseg.pretrained import eomt as eomt_rules
 from jaxseg.pretrained.rules import Rule, conv, conv_transpose, dense, layer, norm, prefixed
 
@@ -382,6 +382,22 @@ def test_the_rules_of_eomt_backwards_give_the_names_of_transformers():
     made = {entry.name: entry.shape for entry in inverse.entries(shapes, known.rules(), known.names_over(None))}
     buffers = {"attn_mask_probs", "criterion.empty_weight"}
     assert made == {name: tuple(x.shape) for name, x in state.items() if name not in buffers}
+
+
+def test_what_a_file_of_eomt_says_of_blocks_and_masks_is_compared():
+    """Its rules leave the buffer out: a network that differs takes the weights and gives other numbers."""
+    (known,) = catalogue.network_formats("eomt")
+    annealed = models.build("eomt", num_classes=3, blocks=3, anneal_end=10, encoder="vit_small_dinov2_reg")
+
+    def notes(shares, network=annealed):
+        arrays = {} if shares is None else {"model.attn_mask_probs": np.float32(shares)}
+        return peer_form.remarks(known, "vit_small_dinov2_reg", network.clone(encoder=class_free), arrays)
+
+    class_free = encoders.factory("vit_small_dinov2_reg", class_position=False)
+    assert notes(None) == notes([0, 0, 0]) == []
+    assert notes([0, 0, 0, 0])[0].endswith("ours with blocks=4")
+    assert notes([1, 1, 1])[0].endswith("ours with anneal_end=0")
+    assert notes([0, 0, 0], annealed.clone(anneal_end=0))[0].endswith("ours with anneal_end above 0")
 
 
 def test_masks_are_annealed_block_by_block():

@@ -72,7 +72,7 @@ def test_many_draws_at_once_are_those_of_linen(name: str, key, monkeypatch, draw
     assert drawn == [8]
 
 
-@pytest.mark.parametrize("name", ["segmenter", "mask2former", "recurrent"])
+@pytest.mark.parametrize("name", ["segformer", "segmenter", "mask2former", "recurrent"])
 def test_a_network_starts_as_linen_starts_it(name: str, key, drawn) -> None:
     """Also what Linen makes in between: the places of deformable attention, and the units of a scan."""
     network = tiny("resunet", blocks=3, shared=True) if name == "recurrent" else tiny(name)

@@ -201,7 +201,7 @@ def test_the_format_of_a_file_is_the_one_that_knows_most_of_its_names(tmp_path, 
 )
 def test_fields_that_change_the_numbers_and_not_the_shapes_are_noted(name, peer, encoder, fields, lacking):
     model = models.build(name, num_classes=2, encoder=encoder, **fields)
-    remarks = peer_form.remarks(format_of(name, peer), encoder, model)
+    remarks = peer_form.remarks(format_of(name, peer), encoder, model, {})
     assert [remark.rpartition(" with ")[2] for remark in remarks] == ([lacking] if lacking else [])
 
 
