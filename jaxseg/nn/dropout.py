@@ -31,7 +31,7 @@ MONTE_CARLO_DEPTH = "monte_carlo_depth"
 
 
 class Dropout(nn.Module):
-    """Zeroes entries with probability `rate` in training, and scales the rest by 1 / (1 - rate): f[b,...,c], same shape.
+    """f[b,...,c], same shape: in training, entries are zero with probability `rate`, and the rest times 1 / (1 - rate).
 
     Srivastava et al. 2014.
 
