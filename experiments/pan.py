@@ -4,8 +4,7 @@
     python -m jaxseg.train --config experiments/pan.py:camvid --config.data.dir=PATH
     python -m jaxseg.train --config experiments/pan.py:folder --config.data.dir=MY_FOLDER
 
-Shapes validation mIoU: .399 (8.1 minutes on one core, beside other programs; one seed). Until step
-600 it finds the background alone.
+Shapes validation mIoU: .865 (10.8 minutes on one core, beside other programs; one seed).
 """
 
 from jaxseg.config import ConfigDict

@@ -4,7 +4,7 @@
     python -m jaxseg.train --config experiments/pspnet.py:camvid --config.data.dir=PATH
     python -m jaxseg.train --config experiments/pspnet.py:folder --config.data.dir=MY_FOLDER
 
-Shapes validation mIoU: .804 (13.1 minutes on one core, with other programs running; one seed).
+Shapes validation mIoU: .859 (4.3 minutes on one core, beside other programs; one seed).
 """
 
 from jaxseg.config import ConfigDict

@@ -5,7 +5,7 @@
     python -m jaxseg.train --config experiments/vit_adapter.py:folder --config.data.dir=MY_FOLDER \
         --config.model.encoder_weights=imagenet
 
-Not yet trained. Shapes validation mIoU: not yet measured.
+Shapes validation mIoU: .507 (13.9 minutes on one core, beside other programs; one seed).
 """
 
 from jaxseg.config import ConfigDict
