@@ -5,7 +5,7 @@
 
 Two networks stand behind each experiment. The full one (its `voc` variant: 21 classes, RGB) has its parameters and
 operations counted here, by XLA in the lowered inference program of one 512x512 image; nothing is compiled or run. The
-network of the score (its `shapes` variant) has its parameters divided by 1 (`cnn`) to 393 (`linear_head`); what the
+network of the score (its `shapes` variant) has its parameters divided by 1 (`cnn`) to 466 (`vit_adapter`); what the
 table says of it, its parameters too, is read from the file that `collect.py` made of finished runs. NAME.json holds the
 counts, NAME.md both.
 
