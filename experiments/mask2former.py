@@ -4,8 +4,7 @@
     python -m jaxseg.train --config experiments/mask2former.py:camvid --config.data.dir=PATH
     python -m jaxseg.train --config experiments/mask2former.py:folder --config.data.dir=MY_FOLDER
 
-Shapes validation mIoU: .465 (27.2 minutes on two cores, with many other programs; one seed). The masks fit; many
-classes do not, probably because a query learns its class from one segment an image, where others learn from each pixel.
+Shapes validation mIoU: .670 (10.3 minutes on one core, beside other programs; one seed).
 """
 
 from jaxseg.config import ConfigDict

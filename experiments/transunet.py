@@ -4,7 +4,7 @@
     python -m jaxseg.train --config experiments/transunet.py:camvid --config.data.dir=PATH
     python -m jaxseg.train --config experiments/transunet.py:folder --config.data.dir=MY_FOLDER
 
-Shapes validation mIoU: not yet measured.
+Shapes validation mIoU: .908 (9.6 minutes on one core, beside other programs; one seed).
 """
 
 from jaxseg.config import ConfigDict
