@@ -122,7 +122,7 @@ def test_the_maps_before_training():
     np.testing.assert_array_equal(kernels["same, strided"], np.eye(narrow))
     np.testing.assert_array_equal(params["wider"]["weight"]["kernel"][0, 0], np.eye(wide))
     assert kernels["wider"].var() * narrow == pytest.approx(1.0, rel=0.05)
-    assert kernels["wider, auto"].var() * narrow == pytest.approx(2.0, rel=0.05)  # as it always was
+    assert kernels["wider, auto"].var() * narrow == pytest.approx(1.0, rel=0.05)
     assert kernels["wider, norm"].var() * narrow == pytest.approx(2.0, rel=0.05)
     kernel = identity_kernel(jax.random.key(0), (3, 3, 4, 4))
     image = jnp.arange(16.0).reshape(1, 2, 2, 4)
