@@ -26,7 +26,7 @@ from jaxseg.config.rules import (
     require_valid_unlabelled,
     require_valid_warmup,
 )
-from jaxseg.config.schema import ENCODER_FIELDS_OF_FORM_1, FORMAT, FREE_FORM, FREE_KEYS, KEYS, RENAMED
+from jaxseg.config.schema import FORMER_ENCODER_FIELDS, FORMAT, FREE_FORM, FREE_KEYS, KEYS, RENAMED
 from jaxseg.errors import ArgumentError, ConfigError, nearest, raise_together
 
 # What other libraries call a part of a key -> its name here, for the advice after an unknown key.
@@ -218,8 +218,8 @@ def from_dict(values: dict[str, Any]) -> ConfigDict:
     keys = {name: value for name, value in values.items() if name != "format"}
     for key, value in flatten(keys).items():
         set_key(config, RENAMED[key] if key in RENAMED else key, as_tuples(value))
+    _write_out_encoder_fields(config, form)
     if form < 2:
-        _write_out_encoder_fields(config)
         _write_out_momentum(config)
     if form < 3 and config.data.source == "folder":
         set_key(config, "data.division", "former")
@@ -240,17 +240,15 @@ def with_values(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
     return config
 
 
-def _write_out_encoder_fields(config: ConfigDict) -> None:
-    """Sets the arguments that an encoder by name had in stored configurations of form 1."""
+def _write_out_encoder_fields(config: ConfigDict, form: int) -> None:
+    """Sets the arguments that an encoder by name had in stored configurations of a form."""
     args = config.model.args
     encoder = args["encoder"] if "encoder" in args else None
-    if config.model.name not in ENCODER_FIELDS_OF_FORM_1 or not isinstance(encoder, str):
-        return
-    names, fields = ENCODER_FIELDS_OF_FORM_1[config.model.name]
-    given = args["encoder_args"] if "encoder_args" in args else {}
-    for field, value in fields.items():
-        if names in encoder and field not in given:
-            set_key(config, f"model.args.encoder_args.{field}", value)
+    given = tuple(args["encoder_args"]) if "encoder_args" in args else ()
+    for last, networks, name, fields in FORMER_ENCODER_FIELDS:
+        if form <= last and isinstance(encoder, str) and name in encoder:
+            for field in set(fields).difference(given) if networks is None or config.model.name in networks else ():
+                set_key(config, f"model.args.encoder_args.{field}", fields[field])
 
 
 def _write_out_momentum(config: ConfigDict) -> None:
