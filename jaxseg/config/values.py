@@ -26,7 +26,7 @@ from jaxseg.config.rules import (
     require_valid_unlabelled,
     require_valid_warmup,
 )
-from jaxseg.config.schema import FORMER_ENCODER_FIELDS, FORMAT, FREE_FORM, FREE_KEYS, KEYS, RENAMED
+from jaxseg.config.schema import FORMAT, FORMER_ENCODER_FIELDS, FREE_FORM, FREE_KEYS, KEYS, RENAMED
 from jaxseg.errors import ArgumentError, ConfigError, nearest, raise_together
 
 # What other libraries call a part of a key -> its name here, for the advice after an unknown key.

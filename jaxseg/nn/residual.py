@@ -20,9 +20,9 @@ parameters "branch_scale" f32[1] or f32[features] is α and "identity_scale" f32
 Before training, W_c and W_r are the identity wherever the channels of x and h are equal: their kernels are identity
 matrices, so that a deep network starts with the variances and gradients of one with identity shortcuts, whatever its
 depth. Where the channels differ, W_c is drawn with gain 1, which keeps the mean square of a linear map. He's gain of 2
-is for a map that a ReLU follows: with it the sum of a pre-activation unit is two thirds shortcut, twice as large at each
-change of shape, and a network of few units learns slowly (docs/networks.md). Only in front of a norm, which undoes any
-gain, W_c has the kernel of the other convolutions.
+is for a map that a ReLU follows: with it the sum of a pre-activation unit is two thirds shortcut and doubles at each
+change of shape, so that a network of few units learns slowly (docs/networks.md). Only in front of a norm, which undoes
+any gain, W_c has the kernel of the other convolutions.
 
 In a network without norms (`make_norm("none")`) the last convolution of a branch starts at 0, so that a unit starts as
 its shortcut (Zhang 2019, "Fixup", section 3): with any other start the variance doubles at each unit. The plain block,
