@@ -21,7 +21,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "key_width": 32,
             "bins": (1, 3, 6),
             "aux_width": 32,
-            "encoder": "residual",
-            "encoder_args": {"widths": (16, 32, 64), "blocks": 2},
+            "encoder": "plain",
+            "encoder_args": {"widths": (24, 48, 96)},
         },
     )

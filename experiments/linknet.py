@@ -16,6 +16,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
     return recipe(
         arg,
         "linknet",
-        shapes={"width": 16, "finest": 1, "encoder": "residual", "encoder_args": {"widths": (16, 32, 64, 128)}},
+        shapes={"width": 32, "finest": 1, "encoder": "plain", "encoder_args": {"widths": (32, 64, 128)}},
         full={"encoder": "resnet18"},
     )

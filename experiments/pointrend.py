@@ -25,7 +25,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "hidden": 64,
             "points": 196,
             "refined_points": 784,
-            "encoder": "residual",
+            "encoder": "plain",
             "encoder_args": {"widths": (16, 32, 64, 128)},
         },
         full={"encoder": "resnet50"},
