@@ -34,7 +34,7 @@ SWITCH = "JAXSEG_CUDNN_ATTENTION"
 # Widths of heads that cuDNN has on every GPU that it supports, with gradients (jax's `check_is_flash_attention`).
 _WIDEST, _MULTIPLE = 128, 8
 _FEWEST = 16  # queries and keys; with fewer, the numbers compared would be too small to tell right from wrong
-_MOST_SCORES = 2**20  # up to here the numbers are compared at the sizes asked for; NumPy takes .1 s for it
+_MOST_SCORES = 2**20  # up to here the numbers are compared at the sizes asked for, by NumPy
 _FLAGS = re.compile(r"--xla_gpu_(deterministic|exclude_nondeterministic)_ops(=(true|1))?(\s|$)", re.IGNORECASE)
 _logger = logging.getLogger("jaxseg")
 
@@ -42,7 +42,7 @@ _logger = logging.getLogger("jaxseg")
 def refusal(query: jax.Array, key: jax.Array, value: jax.Array) -> str:
     """Returns why cuDNN is not called for this attention, without mask and bias; "" if it is.
 
-    The first call for a dtype and a size compiles programs, which may take a second each; later ones read the answer.
+    The first call for a dtype and a size compiles programs; later ones read the answer.
     It may be called while a program is traced. All processes of a run have to get one answer, so their GPUs and
     libraries have to be alike.
 
