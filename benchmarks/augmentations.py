@@ -4,7 +4,8 @@
 
 The first row is of the built-in shapes, the second of the folder DIR (images and masks, as `data.source=folder`). The
 settings are stronger than usual, and of eight draws the one is shown that changes most, so that it can be seen, of
-those that keep half of the pixels of objects, if there are some.
+those that keep half of the pixels of objects, if there are some. Of windows the one with most pixels of objects is
+shown, at the scale of the other pictures.
 """
 
 import argparse
@@ -27,11 +28,13 @@ SIDE = 96
 SETTINGS: dict[str, dict] = {
     "none": {},
     "flip_horizontal=1": {"flip_horizontal": 1.0},
+    "flip_vertical=1": {"flip_vertical": 1.0},
     "zoom=(.6,1.6)": {"zoom": (0.6, 1.6)},
     "rotate=30": {"rotate": 30.0},
     "shear=.3": {"shear": 0.3},
     "perspective=.3": {"perspective": 0.3},
     "elastic=5": {"elastic": 5.0, "elastic_spacing": 24.0},
+    "crop=(64,64)": {"crop": (64, 64)},
     "brightness=.4": {"brightness": 0.4},
     "contrast=.5": {"contrast": 0.5},
     "saturation=.9": {"saturation": 0.9},
@@ -48,7 +51,7 @@ SETTINGS: dict[str, dict] = {
     "mixup=1": {"mixup": 1.0, "mixup_alpha": 9.0},
     "rand_operations=3": {"rand_operations": 3, "rand_magnitude": 7.0},
 }
-COLUMNS = 11
+COLUMNS = 12
 DRAWS = 8
 
 
@@ -67,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for number, (name, changes) in enumerate(SETTINGS.items()):
             panel = axes[len(sources) * (number // COLUMNS) + row, number % COLUMNS]
             panel.imshow(drawn(config, changes, options.seed), interpolation="nearest")
+            panel.set(xlim=(-0.5, SIDE - 0.5), ylim=(SIDE - 0.5, -0.5))  # a window is smaller than its panel
             panel.set_title(name, fontsize=7, pad=2)
     figure.tight_layout(pad=0.2)
     whole = io.BytesIO()
@@ -98,7 +102,10 @@ def drawn(config: ConfigDict, changes: dict, seed: int) -> np.ndarray:
     else:
         image, label, _ = jax.jit(jax.vmap(lambda keys: teach({**batch, "keys": keys}, {})))(keys)
         image, label = image[:, 0], label[:, 0]
-    changed = jnp.mean(jnp.abs(image - parts.prepare(batch["image"][:1])), axis=(1, 2, 3))
+    if image.shape[1:3] == (SIDE, SIDE):
+        changed = jnp.mean(jnp.abs(image - parts.prepare(batch["image"][:1])), axis=(1, 2, 3))
+    else:
+        changed = _objects(label)
     left = _objects(label) >= 0.5 * _objects(batch["label"][:1])
     most = int(jnp.argmax(jnp.where(left, changed, changed - jnp.max(changed))))
     picture = augment.unnormalize(image[most], config.data.mean, config.data.std)

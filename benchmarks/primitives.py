@@ -4,7 +4,8 @@
 
 The naive implementation is what Flax or jax.lax offers for the same function. The columns are ratios of its time to
 jaxseg's, above 1 where jaxseg is quicker: for one call (`forward`), and for one call and its gradients with respect to
-the input and the parameters (`step`).
+the input and the parameters (`step`). On a GPU the attention that is written out stands as naive beside the one that
+jaxseg chooses, which in bfloat16 may be cuDNN's; `attention` in the JSON says which.
 """
 
 import functools
@@ -20,6 +21,8 @@ from lib.primitive import ALLOWED, Primitive, batch_norm, channels_last, measure
 from lib.timing import at_least, bars, environment, make_parser, prepare_torch, save, share_gpu, table, torch_device
 
 from jaxseg import nn as ours
+from jaxseg.compiler import attention_for
+from jaxseg.nn.ops.forms import traced_for
 
 
 def primitives(batch: int, size: int, channels: int) -> dict[str, Primitive]:
@@ -60,6 +63,10 @@ def primitives(batch: int, size: int, channels: int) -> dict[str, Primitive]:
         tokens = (x @ q).reshape(x.shape[0], -1, 4, x.shape[-1] // 4)
         return nn.dot_product_attention(tokens, tokens, tokens)
 
+    def attend_written_out(q: jax.Array, x: jax.Array) -> jax.Array:
+        with traced_for("usual", cudnn=False):
+            return attend_ours(q, x)
+
     def attend_torch(torch: Any, q: Any, x: Any) -> Any:
         b, c, h, w = x.shape
         tokens = (x.permute(0, 2, 3, 1) @ q).reshape(b, h * w, 4, c // 4).transpose(1, 2)
@@ -69,6 +76,9 @@ def primitives(batch: int, size: int, channels: int) -> dict[str, Primitive]:
     kernel2, depthwise = draw(2, 2, channels, channels // 2), draw(3, 3, 1, channels)
     size2 = (2 * size, 2 * size)
     groups = min(8, channels)
+    tokens = ((draw(channels, channels),), same, (batch, max(size // 4, 1), max(size // 4, 1), channels))
+    written_out = Primitive(attend_ours, attend_written_out, None, *tokens)
+    of_gpus = {"attention beside written out": written_out} if jax.default_backend() == "gpu" else {}
     return {
         "max pool 2x2": Primitive(
             lambda x: ours.max_pool(x, 2),
@@ -154,14 +164,8 @@ def primitives(batch: int, size: int, channels: int) -> dict[str, Primitive]:
             oihw,
             shape,
         ),
-        "attention, 4 heads": Primitive(
-            attend_ours,
-            attend_naive,
-            attend_torch,
-            (draw(channels, channels),),
-            same,
-            (batch, max(size // 4, 1), max(size // 4, 1), channels),
-        ),
+        "attention, 4 heads": Primitive(attend_ours, attend_naive, attend_torch, *tokens),
+        **of_gpus,
     }
 
 
@@ -186,6 +190,7 @@ def main(argv: list[str] | None = None) -> int:
         "torch": prepare_torch(torch_device()) if has_torch else None,
         "shape": [batch, size, size, channels],
         "dtype": options.dtype,
+        "attention": attention_for({}, options.dtype),
         "allowed": ALLOWED[options.dtype],
         "primitives": {},
     }

@@ -24,12 +24,23 @@ from lib.timing import at_least, compile_jit, environment, make_parser, ratio_of
 from zoo import ROOT, shapes_scores
 
 from jaxseg import build
-from jaxseg.config import command
+from jaxseg.config import command, update
 from jaxseg.nn.folding import find_pairs, fold, folded
 from jaxseg.state import count_parameters
 
 NAMES = ("segformer", "lraspp", "fast_scnn", "bisenetv1", "bisenetv2", "ddrnet", "pidnet", "enet", "erfnet")
 NAMES += ("stdc", "pp_liteseg", "icnet")
+# Larger form -> experiment, and the fields of its network (docs/realtime.md).
+LARGER: dict[str, tuple[str, dict[str, Any]]] = {
+    "ddrnet-23": ("ddrnet", {"width": 64, "head_width": 128}),
+    "pidnet-m": ("pidnet", {"width": 64}),
+    "pidnet-l": (
+        "pidnet",
+        {"width": 64, "blocks": 3, "deep_blocks": 4, "pool_width": 112, "head_width": 256, "light": False},
+    ),
+    "stdc2": ("stdc", {"encoder": "stdc2"}),
+    "pp_liteseg-b": ("pp_liteseg", {"encoder": "stdc2", "widths": (64, 96, 128), "head_width": 64}),
+}
 FREE = ("date", "git", "command")  # of the environment: what a call that is resumed may have of its own
 # Variant of the experiment, classes, and the name of its columns.
 FORMS = {"full": ("voc", 21), "shapes": ("shapes", 6)}
@@ -38,7 +49,9 @@ FORMS = {"full": ("voc", 21), "shapes": ("shapes", 6)}
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = make_parser(__doc__)
-    parser.add_argument("--names", nargs="+", default=list(NAMES), metavar="NAME", help="experiments")
+    parser.add_argument(
+        "--names", nargs="+", default=[*NAMES, *LARGER], metavar="NAME", help=f"experiments, or {', '.join(LARGER)}"
+    )
     parser.add_argument("--baseline", default="segformer", metavar="NAME", help="one of them (default segformer)")
     parser.add_argument(
         "--size", nargs=2, type=at_least(1), default=[512, 1024], metavar=("H", "W"), help="(default 512 1024)"
@@ -57,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.small_size = [32, 40]
     if options.baseline not in options.names:
         parser.error(f"--baseline {options.baseline} is none of --names {' '.join(options.names)}")
+    if options.baseline in LARGER:
+        parser.error(f"--baseline {options.baseline} has no small network; take one of {' '.join(NAMES)}")
     scores = shapes_scores(options.results)
     if options.timed:
         record = json.loads(options.timed.read_text())
@@ -72,8 +87,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in options.names:
         if name in record["networks"]:
             continue
-        each: dict[str, Any] = {"shapes_mean_iou": None}
+        each: dict[str, Any] = {"shapes_mean_iou": None, "shapes": None}
         for form, size in zip(FORMS, (options.size, options.small_size), strict=True):
+            if name in LARGER and form == "shapes":
+                continue
             if form not in baselines:
                 baselines[form] = program(options.baseline, form, size)
             call, described = baselines[form] if name == options.baseline else program(name, form, size)
@@ -132,7 +149,9 @@ def times_of(seconds: Sequence[float], baseline: Sequence[float]) -> dict[str, f
 def program(name: str, form: str, size: Sequence[int]) -> tuple[Any, dict[str, Any]]:
     """Returns (a call of the evaluation program of one image, the parameters of the network and compile seconds)."""
     variant, classes = FORMS[form]
-    config = command.load_experiment(str(ROOT / "experiments" / f"{name}.py") + f":{variant}")
+    experiment, fields = LARGER[name] if name in LARGER else (name, {})
+    config = command.load_experiment(str(ROOT / "experiments" / f"{experiment}.py") + f":{variant}")
+    update(config, model__args={**config.model.args.to_dict(), **fields})
     model = build.make_model(config, classes)
     image = jnp.zeros((1, *size, config.data.channels), jnp.float32)
     shapes = jax.eval_shape(
@@ -185,6 +204,10 @@ def describe(record: dict[str, Any]) -> str:
     front, rows = pareto(points_of(record)), []
     for name, each in sorted(record["networks"].items(), key=lambda item: item[1]["full"]["ratio"]):
         full, small, score = each["full"], each["shapes"], each["shapes_mean_iou"]
+        of_score = ["", "", "", ""]
+        if small is not None:
+            of_score = [f"{small['parameters'] / 1e6:.2f} M", f"{1000 * small['median_seconds']:.0f}"]
+            of_score += [f"{small['ratio']:.2f}", "not measured" if score is None else f"{score:.3f}".lstrip("0")]
         rows.append(
             [
                 f"`{name}`",
@@ -192,10 +215,7 @@ def describe(record: dict[str, Any]) -> str:
                 f"{1000 * full['median_seconds']:.0f}",
                 f"{1000 * full['least_seconds']:.0f}",
                 f"{full['ratio']:.2f} ({full['ratio_low']:.2f}-{full['ratio_high']:.2f})",
-                f"{small['parameters'] / 1e6:.2f} M",
-                f"{1000 * small['median_seconds']:.0f}",
-                f"{small['ratio']:.2f}",
-                "not measured" if score is None else f"{score:.3f}".lstrip("0"),
+                *of_score,
                 "yes" if name in front else "",
             ]
         )

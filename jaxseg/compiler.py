@@ -24,6 +24,7 @@ from jaxseg.arguments import expanded
 from jaxseg.errors import ConfigError, first_line
 from jaxseg.nn.ops.by_device import SPACE_AXIS
 from jaxseg.nn.ops.forms import Forms, traced_for
+from jaxseg.nn.ops.fused_attention import general_refusal
 
 # Compiles convolutions on CPUs into calls of oneDNN. jaxlib 0.10 takes the option without having the library. A program
 # with such calls cannot be stored: jaxlib 0.12 fails to serialise it, so that every process compiles it again. For that
@@ -50,6 +51,8 @@ _ONCE: dict[str, dict[str, Any]] = {"cpu": {"xla_backend_optimization_level": 1}
 
 # The same bits in every run of a program (`compile.deterministic`). Other backends have no operation without that.
 DETERMINISTIC: dict[str, dict[str, Any]] = {"gpu": {"xla_gpu_deterministic_ops": True}}
+
+_SAME_BITS = ("xla_gpu_deterministic_ops", "xla_gpu_exclude_nondeterministic_ops")
 
 NO_CACHE = "off"
 _CACHE_FOLDER = "jax_compilation_cache_dir"
@@ -88,19 +91,19 @@ def jit(function: Callable[..., Any], options: Mapping[str, Any], mesh: Mesh | N
 
     Args:
         function: as of `jax.jit`; whatever of `jaxseg.nn` it calls takes its convolutions in the form that is fastest
-            under the options.
+            under the options, and its attention in one that keeps what they promise.
         options: the result of `compiler_options`.
         mesh: the devices that the batch is split over, if there are several; `nn.ops.by_device` reads it. One that
             splits images by rows asks for plain forms.
         arguments: further arguments of `jax.jit`.
     """
     rows = mesh is not None and SPACE_AXIS in mesh.shape and mesh.shape[SPACE_AXIS] > 1
-    forms = "plain" if rows else forms_for(options)
+    forms, cudnn = "plain" if rows else forms_for(options), not _has_same_bits(options)
     devices = mesh.abstract_mesh if mesh is not None and mesh.size > 1 else None
 
     @functools.wraps(function)
     def traced(*args: Any, **kwargs: Any) -> Any:
-        with traced_for(forms), contextlib.nullcontext() if devices is None else use_abstract_mesh(devices):
+        with traced_for(forms, cudnn), contextlib.nullcontext() if devices is None else use_abstract_mesh(devices):
             return function(*args, **kwargs)
 
     return jax.jit(traced, compiler_options=dict(options), **arguments)
@@ -114,6 +117,25 @@ def forms_for(options: Mapping[str, Any]) -> Forms:
     if not _has_onednn():
         return "usual"
     return "onednn" if calls_onednn(options) else "strips"
+
+
+def attention_for(options: Mapping[str, Any], dtype: str) -> str:
+    """Returns "cudnn" if a program with these options calls cuDNN's attention, else "usual" and why it does not.
+
+    It runs a tiny attention on an NVIDIA GPU, once for each dtype in a process; see `nn.ops.fused_attention`. For some
+    sizes the answer may still be no, which is logged when they are traced.
+
+    Args:
+        options: the result of `compiler_options`.
+        dtype: the compute dtype of the network.
+    """
+    refusal = general_refusal(dtype, _has_same_bits(options))
+    return f"usual: {refusal}" if refusal else "cudnn"
+
+
+def _has_same_bits(options: Mapping[str, Any]) -> bool:
+    """Returns whether these options (and not those in XLA_FLAGS) ask for the same bits in every run of a program."""
+    return any(name in options and str(options[name]).lower() in ("true", "1") for name in _SAME_BITS)
 
 
 def calls_onednn(options: Mapping[str, Any]) -> bool:

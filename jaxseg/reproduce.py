@@ -34,7 +34,8 @@ from jaxseg.run.report import LOG_FILE, read_log
 from jaxseg.run.workdir import read_config, read_data
 from jaxseg.train import train
 
-_RECORDED = ("git", "diff", "device", "compiler_options", "convolutions", "python", "packages", "xla", "environment")
+_RECORDED = ("git", "diff", "device", "compiler_options", "convolutions", "attention")
+_RECORDED += ("python", "packages", "xla", "environment")
 _TIMED = "images_per_second"
 
 

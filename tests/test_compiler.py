@@ -150,6 +150,7 @@ def test_the_record_of_a_run_holds_its_options(tmp_path, strategy):
     start = read_starts(tmp_path)[-1]
     assert start["compiler_options"] == expected
     assert start["convolutions"] == (compiler.forms_for(expected) if expected else "usual")
+    assert start["attention"] == "usual: cuDNN has no attention in float32"
 
 
 def test_a_setting_of_the_users_own_is_kept(tmp_path, no_cache):

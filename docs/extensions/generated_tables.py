@@ -1,8 +1,8 @@
 """Tables that are made at build time from the code and from benchmarks/results, so that they cannot fall behind.
 
-Five directives: `config-keys` lists every configuration key, `network-numbers` the measured numbers of each network,
+Six directives: `config-keys` lists every configuration key, `network-numbers` the measured numbers of each network,
 `encoder-numbers` those of a small form of each encoder, `realtime-numbers` the times of those for real time,
-`faults-table` what each planted fault did.
+`faults-table` what each planted fault did, `published-weights` where each named file of weights is and its licence.
 """
 
 import json
@@ -15,6 +15,8 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from jaxseg.config import KEYS
+from jaxseg.pretrained import catalogue
+from jaxseg.pretrained.family import Packaged, Published
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 
@@ -26,6 +28,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("encoder-numbers", EncoderNumbers)
     app.add_directive("realtime-numbers", RealtimeNumbers)
     app.add_directive("faults-table", FaultsTable)
+    app.add_directive("published-weights", PublishedWeights)
     return {"parallel_read_safe": True}
 
 
@@ -75,6 +78,36 @@ def faults_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def published_weights() -> str:
+    """Returns a Markdown table of all names of weights: encoders (or the network), name, where they are, licence.
+
+    A row is for the encoders of one family that share name, recipe and licence.
+    """
+    whose: dict[tuple[int | str, ...], tuple[list[str], list[str]]] = {}
+    for number, family in enumerate(catalogue.families()):
+        rows = [(row.encoder, f"`{row.name}`", row) for row in family.encoder_weights]
+        rows += [(row.model, "the repository, as `model.weights`", row) for row in family.network_weights]
+        for owner, name, row in rows:
+            place = _place(row.published)
+            group = (number, place if "*" in place else "", name, row.licence, row.stated)
+            owners, places = whose.setdefault(group, ([], []))
+            owners.append(f"`{owner}`")
+            places.append(f"`{place}`")
+    lines = ["| encoder | name | where | licence |", "|---|---|---|---|"]
+    for (*_, name, licence, stated), (owners, places) in whose.items():
+        cells = (", ".join(dict.fromkeys(owners)), name, ", ".join(dict.fromkeys(places)))
+        lines.append(f"| {' | '.join(map(str, cells))} | {licence}{stated and f' ({stated})'} |")
+    return "\n".join(lines) + "\n"
+
+
+def _place(published: Published | Packaged) -> str:
+    """Returns the package or repository; in those of timm, a star stands for timm's name of the encoder."""
+    if isinstance(published, Packaged):
+        return published.package
+    owner, _, name = published.repository.partition("/")
+    return f"timm/*.{name.partition('.')[2]}" if owner == "timm" else published.repository
+
+
 def _read(name: str) -> Any:
     return json.loads((RESULTS / name).read_text(encoding="utf-8"))
 
@@ -119,3 +152,9 @@ class FaultsTable(_Generated):
     """What each planted fault did."""
 
     text = staticmethod(faults_table)
+
+
+class PublishedWeights(_Generated):
+    """The names of published weights with their licences."""
+
+    text = staticmethod(published_weights)

@@ -10,6 +10,7 @@ import jax
 from jax import export
 
 from jaxseg.export.program import Program, deciding_sizes, image_of_any_size
+from jaxseg.nn.ops.forms import traced_for
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _CANONICAL = "jax_hlo_source_file_canonicalization_regex"
@@ -30,7 +31,7 @@ def prepare(
     def segment(image: jax.Array) -> tuple[jax.Array, ...]:
         return tuple(program(image).values())
 
-    with deciding_sizes(), _files_without_folders():
+    with deciding_sizes(), _files_without_folders(), traced_for("usual", cudnn=False):
         exported = export.export(jax.jit(segment), platforms=PLATFORMS)(image_of_any_size(channels, dtype))
     content = bytes(exported.serialize())
 

@@ -2,7 +2,16 @@
 
 import numpy as np
 
-from jaxseg.pretrained.family import SMP, TRANSFORMERS, EncoderFormat, EncoderWeights, Family, Published, Withheld
+from jaxseg.pretrained.family import (
+    APACHE,
+    SMP,
+    TRANSFORMERS,
+    EncoderFormat,
+    EncoderWeights,
+    Family,
+    Published,
+    Withheld,
+)
 from jaxseg.pretrained.rules import Rule, Transform, layer, norm, pointwise, unchanged
 
 _STAGES = 4
@@ -80,7 +89,9 @@ _V2 = tuple(f"convnextv2_{size}" for size in ("atto", "femto", "pico", "nano", "
 _ENCODERS = ("convnext_tiny", "convnext_small", "convnext_base", "convnext_large")
 
 FAMILY = Family(
-    encoder_weights=tuple(EncoderWeights(name, "imagenet", Published(f"timm/{name}.fb_in1k")) for name in _ENCODERS),
+    encoder_weights=tuple(
+        EncoderWeights(name, "imagenet", Published(f"timm/{name}.fb_in1k"), APACHE) for name in _ENCODERS
+    ),
     encoder_formats=(
         EncoderFormat(_ENCODERS, torchvision),
         EncoderFormat(_ENCODERS, timm, (SMP,)),

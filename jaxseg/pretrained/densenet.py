@@ -1,6 +1,6 @@
 """DenseNet of torchvision, timm and segmentation_models.pytorch, which name their layers alike."""
 
-from jaxseg.pretrained.family import EncoderFormat, EncoderWeights, Family, Published
+from jaxseg.pretrained.family import APACHE, EncoderFormat, EncoderWeights, Family, Published
 from jaxseg.pretrained.rules import Rule, conv_norm, layer, norm
 
 _STAGES = 4
@@ -25,7 +25,9 @@ def torchvision() -> list[Rule]:
 _ENCODERS = ("densenet121", "densenet161", "densenet169", "densenet201")
 
 FAMILY = Family(
-    encoder_weights=tuple(EncoderWeights(name, "imagenet", Published(f"timm/{name}.tv_in1k")) for name in _ENCODERS),
+    encoder_weights=tuple(
+        EncoderWeights(name, "imagenet", Published(f"timm/{name}.tv_in1k"), APACHE) for name in _ENCODERS
+    ),
     encoder_formats=(EncoderFormat(_ENCODERS, torchvision),),
     torchvision_files=(
         "densenet121-a639ec97",

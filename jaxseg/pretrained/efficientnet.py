@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from jaxseg.models.encoders.efficientnet import B0, ROWS, depths_of
 from jaxseg.models.encoders.mobilenet import places
-from jaxseg.pretrained.family import HALF, EncoderFormat, EncoderWeights, Family, Packaged, Published
+from jaxseg.pretrained.family import APACHE, HALF, EncoderFormat, EncoderWeights, Family, Packaged, Published
 from jaxseg.pretrained.mobilenet import ending, inverted
 from jaxseg.pretrained.rules import Rule, conv_norm, layer, sequence
 
@@ -119,16 +119,19 @@ def _of_tensorflow(encoder: str, recipe: str, name: str = "imagenet", *, half: b
     theirs = {"efficientnet_lite": "tf_efficientnet_lite", "tf_efficientnet_v2": "tf_efficientnetv2"}
     start = next((start for start in theirs if encoder.startswith(start)), "")
     repository = f"timm/{encoder.replace(start, theirs[start] if start else '', 1)}.{recipe}"
-    return EncoderWeights(encoder, name, Published(repository, normalised=HALF if half else None))
+    return EncoderWeights(encoder, name, Published(repository, normalised=HALF if half else None), APACHE)
 
 
 FAMILY = Family(
     encoder_weights=(
         *(
-            EncoderWeights(f"efficientnet_b{n}", "imagenet", Published(f"timm/efficientnet_b{n}.{recipe}_in1k"))
+            EncoderWeights(f"efficientnet_b{n}", "imagenet", Published(f"timm/efficientnet_b{n}.{recipe}_in1k"), APACHE)
             for n, recipe in enumerate(_RECIPES)
         ),
-        *(EncoderWeights(f"efficientnet_lite{n}", "imagenet", _packaged(n)) for n in _LITE),
+        *(
+            EncoderWeights(f"efficientnet_lite{n}", "imagenet", _packaged(n), APACHE, "`LICENSE` of the package")
+            for n in _LITE
+        ),
         *(_of_tensorflow(f"efficientnet_lite{n}", "in1k", "imagenet_hub") for n in _LITE),
         *(_of_tensorflow(f"efficientnet_lite{n}", "in1k") for n in (3, 4)),
         *(_of_tensorflow(f"tf_efficientnet_b{n}", recipe, half=False) for n, recipe in enumerate(_OF_TENSORFLOW)),

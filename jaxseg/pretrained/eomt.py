@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxseg.pretrained import vit
-from jaxseg.pretrained.family import TRANSFORMERS, Family, NetworkFormat, NetworkWeights, PeerForm, Published
+from jaxseg.pretrained.family import MIT, TRANSFORMERS, Family, NetworkFormat, NetworkWeights, PeerForm, Published
 from jaxseg.pretrained.rules import Rule, conv_transpose, dense, layer, norm, prefixed
 
 _MOST_STEPS = 4  # of the up-sampling
@@ -52,9 +52,9 @@ def _names(encoder: str | None) -> str:
 
 
 FAMILY = Family(
-    network_weights=(
-        NetworkWeights("eomt", Published("tue-mps/ade20k_semantic_eomt_large_512")),  # MIT
-        NetworkWeights("eomt", Published("tue-mps/cityscapes_semantic_eomt_large_1024")),  # MIT
+    network_weights=tuple(
+        NetworkWeights("eomt", Published(f"tue-mps/{name}"), MIT, "the authors, of `tue-mps/*_dinov3`")
+        for name in ("ade20k_semantic_eomt_large_512", "cityscapes_semantic_eomt_large_1024")
     ),
     network_formats=(NetworkFormat("eomt", TRANSFORMERS, transformers, form=_FORM, names=_names, left_out=_annealing),),
 )

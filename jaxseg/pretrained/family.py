@@ -19,6 +19,10 @@ SHARD_LISTS = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation of each channel
 HALF: Normalisation = ((0.5,) * 3, (0.5,) * 3)  # of weights that come from TensorFlow
 
+# Licences of published weights under which they may be used freely, as https://spdx.org/licenses names them. Weights
+# under another one are `Withheld`.
+APACHE, BSD, MIT = "Apache-2.0", "BSD-3-Clause", "MIT"
+
 # Peers, as messages name them.
 SMP, TORCHVISION, TRANSFORMERS = "segmentation_models.pytorch", "torchvision", "transformers"
 
@@ -65,11 +69,15 @@ class EncoderWeights:
         encoder: name of the encoder, one of `jaxseg.models.encoders.names()`.
         name: name of the weights, such as "imagenet".
         published: where they are.
+        licence: `APACHE`, `BSD` or `MIT`.
+        stated: what says so, where it is not the model card of the repository.
     """
 
     encoder: str
     name: str
     published: Published | Packaged
+    licence: str
+    stated: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,10 +87,14 @@ class NetworkWeights:
     Attributes:
         model: our architecture, one of `jaxseg.models.names()`.
         published: where they are.
+        licence: `APACHE`, `BSD` or `MIT`.
+        stated: what says so, where it is not the model card of the repository.
     """
 
     model: str
     published: Published
+    licence: str
+    stated: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxseg.pretrained.family import EncoderFormat, EncoderWeights, Family, Published, Withheld
+from jaxseg.pretrained.family import APACHE, EncoderFormat, EncoderWeights, Family, Published, Withheld
 from jaxseg.pretrained.rules import Rule, dense, layer, norm, prefixed
 
 _THREE = ("query", "key", "value")
@@ -48,10 +48,9 @@ def _channels_last(x: np.ndarray) -> np.ndarray:
 _ENCODERS = {size: f"sam2_hiera_{size}" for size in _DEPTHS}
 _PIXELS = {size: 1024 if size == "large" else 896 for size in _DEPTHS}
 
-# Apache 2.0, as those of SAM 2 itself.
 FAMILY = Family(
     encoder_weights=tuple(
-        EncoderWeights(encoder, name, Published(f"timm/{encoder}.fb_r{_PIXELS[size]}{ending}"))
+        EncoderWeights(encoder, name, Published(f"timm/{encoder}.fb_r{_PIXELS[size]}{ending}"), APACHE)
         for size, encoder in _ENCODERS.items()
         for name, ending in (("sam2", ""), ("sam2.1", "_2pt1"))
     ),

@@ -1,6 +1,6 @@
 """HRNet of timm, which has the names of its authors; the classification head is left out."""
 
-from jaxseg.pretrained.family import EncoderFormat, EncoderWeights, Family, Published
+from jaxseg.pretrained.family import MIT, EncoderFormat, EncoderWeights, Family, Published
 from jaxseg.pretrained.rules import Rule, conv_norm, layer, norm
 
 
@@ -37,9 +37,9 @@ def _block(theirs: str, ours: str, parts: tuple[str, ...]) -> list[Rule]:
 
 FAMILY = Family(
     encoder_weights=(
-        EncoderWeights("hrnet_w18", "imagenet", Published("timm/hrnet_w18.ms_aug_in1k")),
-        EncoderWeights("hrnet_w32", "imagenet", Published("timm/hrnet_w32.ms_in1k")),
-        EncoderWeights("hrnet_w48", "imagenet", Published("timm/hrnet_w48.ms_in1k")),
+        EncoderWeights("hrnet_w18", "imagenet", Published("timm/hrnet_w18.ms_aug_in1k"), MIT),
+        EncoderWeights("hrnet_w32", "imagenet", Published("timm/hrnet_w32.ms_in1k"), MIT),
+        EncoderWeights("hrnet_w48", "imagenet", Published("timm/hrnet_w48.ms_in1k"), MIT),
     ),
     encoder_formats=(EncoderFormat(("hrnet_w18", "hrnet_w32", "hrnet_w48"), timm),),
 )

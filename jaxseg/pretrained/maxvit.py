@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxseg.pretrained.family import HALF, EncoderFormat, EncoderWeights, Family, Published
+from jaxseg.pretrained.family import APACHE, HALF, EncoderFormat, EncoderWeights, Family, Published
 from jaxseg.pretrained.rules import Rule, conv_norm, dense, layer, norm, prefixed
 
 _STAGES = 4
@@ -84,9 +84,9 @@ _ENCODERS = ("maxvit_tiny", "maxvit_small", "maxvit_base", "maxvit_large")
 # Apache 2.0, as the authors' own. Those of ImageNet-21k had images of mean and deviation .5.
 FAMILY = Family(
     encoder_weights=(
-        *(EncoderWeights(name, "imagenet", Published(f"timm/{name}_tf_224.in1k")) for name in _ENCODERS),
+        *(EncoderWeights(name, "imagenet", Published(f"timm/{name}_tf_224.in1k"), APACHE) for name in _ENCODERS),
         *(
-            EncoderWeights(name, "imagenet21k", Published(f"timm/{name}_tf_224.in21k", normalised=HALF))
+            EncoderWeights(name, "imagenet21k", Published(f"timm/{name}_tf_224.in21k", normalised=HALF), APACHE)
             for name in _ENCODERS[2:]
         ),
     ),

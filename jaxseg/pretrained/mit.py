@@ -7,6 +7,7 @@ before version 5, and that it still saves. Its modules have other names since th
 import numpy as np
 
 from jaxseg.pretrained.family import (
+    APACHE,
     SMP,
     TRANSFORMERS,
     EncoderFormat,
@@ -117,7 +118,7 @@ def _segformer_form(encoder: str | None) -> PeerForm:
 
 
 FAMILY = Family(
-    encoder_weights=tuple(EncoderWeights(name, "imagenet", Published(f"timm/{name}.in1k")) for name in _PVT_V2),
+    encoder_weights=tuple(EncoderWeights(name, "imagenet", Published(f"timm/{name}.in1k"), APACHE) for name in _PVT_V2),
     withheld=(
         Withheld(
             _ENCODERS,

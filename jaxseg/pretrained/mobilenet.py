@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from jaxseg.models.encoders.mobilenet import V2, V3, places
 from jaxseg.pretrained.family import (
+    BSD,
     SMP,
     TORCHVISION,
     EncoderFormat,
@@ -95,6 +96,9 @@ FAMILY = Family(
             "mobilenet_v2",
             "imagenet",
             Published("smp-hub/mobilenet_v2.imagenet", revision="e67aa804e17f7b404b629127eabbd224c4e0690b"),
+            BSD,
+            # The cards of smp-hub say "other" and name the file that was copied.
+            "torchvision, of `mobilenet_v2-b0353104.pth`",
         ),
     ),
     encoder_formats=(

@@ -4,7 +4,7 @@ import functools
 
 from jaxseg.models.encoders.mobilenet import places
 from jaxseg.models.encoders.mobilenet_v4 import ROWS
-from jaxseg.pretrained.family import EncoderFormat, EncoderWeights, Family, Published
+from jaxseg.pretrained.family import APACHE, EncoderFormat, EncoderWeights, Family, Published
 from jaxseg.pretrained.rules import Rule, conv_norm
 
 _UNIVERSAL = (("dw_start", "start"), ("pw_exp", "expand"), ("dw_mid", "depthwise"), ("pw_proj", "project"))
@@ -40,7 +40,7 @@ _RECIPES = {"small": "e2400_r224", "medium": "e500_r256", "large": "e600_r384"}
 FAMILY = Family(
     encoder_weights=tuple(
         EncoderWeights(
-            f"mobilenet_v4_conv_{size}", "imagenet", Published(f"timm/mobilenetv4_conv_{size}.{recipe}_in1k")
+            f"mobilenet_v4_conv_{size}", "imagenet", Published(f"timm/mobilenetv4_conv_{size}.{recipe}_in1k"), APACHE
         )
         for size, recipe in _RECIPES.items()
     ),

@@ -1,6 +1,6 @@
 """RegNetX and RegNetY of timm and torchvision; classifiers are left out."""
 
-from jaxseg.pretrained.family import EncoderFormat, EncoderWeights, Family, Published
+from jaxseg.pretrained.family import BSD, MIT, EncoderFormat, EncoderWeights, Family, Published
 from jaxseg.pretrained.rules import Rule, conv_norm, layer, prefixed, sequence
 
 _STAGES = 4
@@ -50,9 +50,12 @@ _SECOND = ("x_800mf", "x_1_6gf", "x_3_2gf", "x_8gf", "x_16gf", "y_400mf", "y_1_6
 
 FAMILY = Family(
     encoder_weights=(
-        *(EncoderWeights(ours, "imagenet", Published(f"timm/{theirs}.pycls_in1k")) for ours, theirs in _NAMES.items()),
         *(
-            EncoderWeights(f"regnet_{size}", "imagenet_v2", Published(f"timm/{_NAMES[f'regnet_{size}']}.tv2_in1k"))
+            EncoderWeights(ours, "imagenet", Published(f"timm/{theirs}.pycls_in1k"), MIT)
+            for ours, theirs in _NAMES.items()
+        ),
+        *(
+            EncoderWeights(f"regnet_{size}", "imagenet_v2", Published(f"timm/{_NAMES[f'regnet_{size}']}.tv2_in1k"), BSD)
             for size in _SECOND
         ),
     ),

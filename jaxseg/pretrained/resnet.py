@@ -7,7 +7,17 @@ encoder.
 import functools
 from typing import Literal
 
-from jaxseg.pretrained.family import SMP, TORCHVISION, TRANSFORMERS, EncoderFormat, EncoderWeights, Family, Published
+from jaxseg.pretrained.family import (
+    APACHE,
+    BSD,
+    SMP,
+    TORCHVISION,
+    TRANSFORMERS,
+    EncoderFormat,
+    EncoderWeights,
+    Family,
+    Published,
+)
 from jaxseg.pretrained.rules import Rule, conv_norm, layer, norm, prefixed, sequence
 
 _MOST_BLOCKS = 36  # of a stage: ResNet-152
@@ -49,7 +59,8 @@ def _block(names: tuple[str, ...], average_shortcut: bool) -> list[Rule]:
 
 def _imagenet(encoder: str, recipe: str, name: str = "imagenet") -> EncoderWeights:
     """Weights of timm: an encoder, trained on ImageNet-1k in one of timm's recipes."""
-    return EncoderWeights(encoder, name, Published(f"timm/{encoder}.{recipe}_in1k"))
+    of_torchvision = recipe.startswith("tv")
+    return EncoderWeights(encoder, name, Published(f"timm/{encoder}.{recipe}_in1k"), BSD if of_torchvision else APACHE)
 
 
 # "imagenet" are the weights that most published segmentation results start from: for ResNets torchvision's first (tv).

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxseg.pretrained.family import TRANSFORMERS, EncoderFormat, EncoderWeights, Family, Published
+from jaxseg.pretrained.family import MIT, TRANSFORMERS, EncoderFormat, EncoderWeights, Family, Published
 from jaxseg.pretrained.rules import Rule, dense, layer, norm, prefixed
 
 _STAGES = 4
@@ -135,7 +135,6 @@ def torchvision_v2() -> list[Rule]:
 _V1 = ("swin_tiny", "swin_small", "swin_base", "swin_large")
 _V2 = ("swinv2_tiny", "swinv2_small", "swinv2_base", "swinv2_large")
 
-# All under the MIT License, as the authors' own.
 _PUBLISHED = {
     "swin_tiny": "timm/swin_tiny_patch4_window7_224.ms_in1k",
     "swin_small": "timm/swin_small_patch4_window7_224.ms_in1k",
@@ -146,7 +145,9 @@ _PUBLISHED = {
 }
 
 FAMILY = Family(
-    encoder_weights=tuple(EncoderWeights(name, "imagenet", Published(place)) for name, place in _PUBLISHED.items()),
+    encoder_weights=tuple(
+        EncoderWeights(name, "imagenet", Published(place), MIT) for name, place in _PUBLISHED.items()
+    ),
     encoder_formats=(
         EncoderFormat(_V1, timm),
         EncoderFormat(_V1, authors),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxseg.models import encoders
-from jaxseg.pretrained.family import SMP, EncoderFormat, EncoderWeights, Family, Published
+from jaxseg.pretrained.family import BSD, SMP, EncoderFormat, EncoderWeights, Family, Published
 from jaxseg.pretrained.rules import Rule, conv, convert, layer, norm, pointwise
 
 DENSE = ("fc6", "fc7")  # children of an `FCN`, which the dense layers of a VGG become
@@ -76,7 +76,9 @@ _DENSE_RULES = [  # of torchvision, and of timm, where they are convolutions
 _ENCODERS = tuple(f"vgg{layers}{norm}" for layers in (11, 13, 16, 19) for norm in ("", "_bn"))
 
 FAMILY = Family(
-    encoder_weights=tuple(EncoderWeights(name, "imagenet", Published(f"timm/{name}.tv_in1k")) for name in _ENCODERS),
+    encoder_weights=tuple(
+        EncoderWeights(name, "imagenet", Published(f"timm/{name}.tv_in1k"), BSD) for name in _ENCODERS
+    ),
     encoder_formats=tuple(EncoderFormat((name,), functools.partial(torchvision, name), (SMP,)) for name in _ENCODERS),
     torchvision_files=(
         "vgg11-8a719046",

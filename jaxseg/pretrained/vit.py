@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from jaxseg.pretrained.family import (
+    APACHE,
     HALF,
+    MIT,
     SMP,
     TRANSFORMERS,
     EncoderFormat,
@@ -137,7 +139,6 @@ _TOWERS = ("vit_base_clip", "vit_large_clip", "vit_base_siglip2", "vit_large_sig
 
 _OF_CLIP: Normalisation = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
-# Apache 2.0: timm's augreg, google's ViT and SigLIP 2, DINOv2. MIT: CLIP.
 _PUBLISHED = {
     **{
         ("imagenet", name): Published(f"timm/{name}_patch16_224.augreg_in21k_ft_in1k", normalised=HALF)
@@ -154,10 +155,18 @@ _PUBLISHED = {
     ("siglip2", "vit_base_siglip2"): Published("google/siglip2-base-patch16-224", normalised=HALF),
     ("siglip2", "vit_large_siglip2"): Published("google/siglip2-large-patch16-256", normalised=HALF),
 }
+# Name -> licence, and what states it where it is not the model card.
+_LICENCES = {
+    "imagenet": (APACHE,),
+    "google": (APACHE,),
+    "dinov2": (APACHE,),
+    "clip": (MIT, "github.com/openai/CLIP"),
+    "siglip2": (APACHE, "timm, of its copies"),
+}
 
 FAMILY = Family(
     encoder_weights=tuple(
-        EncoderWeights(encoder, name, published) for (name, encoder), published in _PUBLISHED.items()
+        EncoderWeights(encoder, name, published, *_LICENCES[name]) for (name, encoder), published in _PUBLISHED.items()
     ),
     encoder_formats=(
         EncoderFormat((*_PLAIN, *_DINOV2, *_REGISTERS, *_MAE), transformers, (TRANSFORMERS,)),

@@ -2,7 +2,7 @@
 
 import functools
 
-from jaxseg.pretrained.family import HALF, EncoderFormat, EncoderWeights, Family, Published
+from jaxseg.pretrained.family import APACHE, HALF, EncoderFormat, EncoderWeights, Family, Published
 from jaxseg.pretrained.rules import Rule, conv_norm, layer, norm, prefixed
 
 # (channels, stride) of the entry flow of 71 layers.
@@ -32,7 +32,7 @@ _FORMS = {"xception41": {}, "xception65": {"middle": 16}, "xception71": {"entry"
 
 FAMILY = Family(
     encoder_weights=tuple(
-        EncoderWeights(name, "imagenet", Published(f"timm/{name}.tf_in1k", normalised=HALF)) for name in _FORMS
+        EncoderWeights(name, "imagenet", Published(f"timm/{name}.tf_in1k", normalised=HALF), APACHE) for name in _FORMS
     ),
     encoder_formats=tuple(EncoderFormat((name,), functools.partial(timm, **form)) for name, form in _FORMS.items()),
 )

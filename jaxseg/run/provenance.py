@@ -20,10 +20,11 @@ import jax
 
 from jaxseg import config as config_lib
 from jaxseg.build import step_options
-from jaxseg.compiler import compiler_options, cpu_features, cpu_name, forms_for
+from jaxseg.compiler import attention_for, compiler_options, cpu_features, cpu_name, forms_for
 from jaxseg.config import ConfigDict
 from jaxseg.errors import first_line
 from jaxseg.files import read_json
+from jaxseg.nn.ops.fused_attention import SWITCH
 from jaxseg.run.revision import git_diff, git_state
 from jaxseg.run.workdir import write_or_refuse
 
@@ -35,7 +36,7 @@ _PACKAGES = (
 # Environment variables that may have an effect on the numbers of a run.
 _NUMERIC = re.compile(
     r"XLA_\w*FLAGS|JAX_(?!COMPILATION|PERSISTENT|PLATFORMS)\w+|NVIDIA_TF32_OVERRIDE|(OMP|MKL|OPENBLAS)_NUM_THREADS|"
-    r"LIBTPU_INIT_ARGS|CUBLAS_WORKSPACE_CONFIG|CUDA_VISIBLE_DEVICES|NCCL_(ALGO|PROTO)|TF_\w*DETERMINISTIC\w*"
+    r"LIBTPU_INIT_ARGS|CUBLAS_WORKSPACE_CONFIG|CUDA_VISIBLE_DEVICES|NCCL_(ALGO|PROTO)|TF_\w*DETERMINISTIC\w*|" + SWITCH
 )
 
 
@@ -147,6 +148,7 @@ def describe_start(config: ConfigDict, step: int, command: str) -> dict[str, Any
         # Of the training step. The forms of its convolutions sum in different orders.
         "compiler_options": options,
         "convolutions": forms_for(options) if by_jit else "usual",
+        "attention": attention_for(options, config.dtype),
         "python": platform.python_version(),
         "packages": package_versions(),
         "xla": {"platform": device.client.platform_version, "jaxlib": jaxlib_build()},

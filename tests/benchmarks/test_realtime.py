@@ -66,6 +66,26 @@ def test_times_are_kept_and_scores_joined(tmp_path, capsys):
     assert (tmp_path / "out.png").is_file()
 
 
+def test_larger_forms_are_timed_at_full_size_alone(tmp_path, capsys):
+    record = timed()
+    record["networks"]["ddrnet-23"] = record["networks"]["cnn"] | {"shapes": None}
+    (tmp_path / "timed.json").write_text(json.dumps(record))
+    assert realtime.main(["--timed", str(tmp_path / "timed.json"), "--out", str(tmp_path / "out")]) == 0
+    assert "| `ddrnet-23` | 0.00 M | 500 | 400 | 2.00 (1.90-2.10) |  |  |  |  |  |" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        realtime.main(["--baseline", "ddrnet-23"])
+    assert "--baseline ddrnet-23 has no small network" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", realtime.LARGER)
+def test_larger_forms_are_those_of_the_page(name):
+    """Its table gives the fields in Python."""
+    titles = {"ddrnet-23": "DDRNet-23", "pidnet-m": "PIDNet-M", "pidnet-l": "PIDNet-L", "stdc2": "STDC2-Seg"}
+    page = (realtime.ROOT / "docs" / "realtime.md").read_text()
+    cells = page.partition(f"| {(titles | {'pp_liteseg-b': 'PP-LiteSeg-B'})[name]} |")[2].partition(" |\n")[0]
+    assert eval(f"dict({','.join(cells.strip().strip('`').split('`, `'))})") == realtime.LARGER[name][1]
+
+
 @pytest.mark.slow  # compiles four programs
 def test_it_runs_at_its_smallest(tmp_path):
     assert realtime.main(["--smallest", "--out", str(tmp_path / "out")]) == 0

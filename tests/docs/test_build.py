@@ -1,5 +1,6 @@
 """The documentation builds without a warning, and its generated tables hold what the code and the results hold."""
 
+import fnmatch
 import importlib.util
 import json
 import subprocess
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from jaxseg.config import KEYS
+from jaxseg.pretrained import catalogue
+from jaxseg.pretrained.family import Packaged
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "docs" / "extensions"))
@@ -51,6 +54,28 @@ def test_the_table_of_faults_has_a_row_for_each():
     rows = json.loads((ROOT / "benchmarks" / "results" / "faults.json").read_text(encoding="utf-8"))["faults"]
     lines = faults_table().splitlines()[2:]
     assert [line.split(" | ")[:2] for line in lines] == [[f"| {name}", str(row["times"])] for name, row in rows.items()]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sphinx") is None, reason="pip install -e '.[docs]'")
+def test_the_table_of_weights_has_where_each_name_is_and_its_licence():
+    from generated_tables import published_weights
+
+    stated = {}
+    for line in published_weights().splitlines()[2:]:
+        owners, name, places, licence = line.strip("| ").split(" | ")
+        for owner in owners.split(", "):
+            assert (owner, name) not in stated
+            stated[owner, name] = [place.strip("`") for place in places.split(", ")], licence
+    families, network = catalogue.families(), "the repository, as `model.weights`"
+    rows = [((f"`{row.encoder}`", f"`{row.name}`"), row) for family in families for row in family.encoder_weights]
+    rows += [((f"`{row.model}`", network), row) for family in families for row in family.network_weights]
+    assert stated.keys() == {key for key, _ in rows}
+    for key, row in rows:
+        places, licence = stated[key]
+        place = row.published.package if isinstance(row.published, Packaged) else row.published.repository
+        assert any(fnmatch.fnmatchcase(place, pattern) for pattern in places), row
+        assert licence == (f"{row.licence} ({row.stated})" if row.stated else row.licence)
+    assert "```{published-weights}\n```" in (ROOT / "docs" / "pretrained.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("sphinx") is None, reason="pip install -e '.[docs]'")

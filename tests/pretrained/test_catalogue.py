@@ -14,7 +14,7 @@ from jaxseg import models, pretrained
 from jaxseg.errors import WeightsError
 from jaxseg.models import encoders
 from jaxseg.pretrained import catalogue
-from jaxseg.pretrained.family import Packaged
+from jaxseg.pretrained.family import APACHE, BSD, MIT, Packaged
 
 
 def test_files_of_torchvision_are_checked_by_their_names():
@@ -36,6 +36,8 @@ def test_catalogue_names_what_is_there():
         assert isinstance(row.published, Packaged) or row.published.repository.count("/") == 1
         assert catalogue.encoder_formats(row.encoder)
     assert len({(row.encoder, row.name) for row in rows}) == len(rows) > 50
+    rows += [row for family in families for row in family.network_weights]
+    assert {row.licence for row in rows} == {APACHE, BSD, MIT}  # others are withheld
     for row in [row for family in families for row in family.network_weights]:
         assert row.model in models.names() and row.published.repository.count("/") == 1
         assert catalogue.network_formats(row.model)
@@ -122,7 +124,7 @@ OF_TIMM = {
 DEFAULTS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def test_timm_has_the_repositories_and_says_which_images_they_were_trained_with():
+def test_timm_has_the_repositories_and_says_their_licences_and_which_images_they_were_trained_with():
     timm, compared = oracles.timm(), 0
     names = set(timm.list_pretrained())
     for row in (row for family in catalogue.families() for row in family.encoder_weights):
@@ -135,6 +137,8 @@ def test_timm_has_the_repositories_and_says_which_images_they_were_trained_with(
         assert name in names, row
         theirs = timm.get_pretrained_cfg(name)
         assert (theirs.mean, theirs.std) == (row.published.normalised or DEFAULTS), row
+        if row.name != "clip":  # timm's copies are under a licence of their own
+            assert theirs.license == row.licence.lower(), row
         compared += 1
     assert compared > 50
 

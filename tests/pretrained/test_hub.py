@@ -17,7 +17,7 @@ from jaxseg.build import build_parts
 from jaxseg.config import update
 from jaxseg.errors import ConfigError, WeightsError
 from jaxseg.pretrained import catalogue, find, hub
-from jaxseg.pretrained.family import HUB_FILES, EncoderWeights, Family, Published
+from jaxseg.pretrained.family import HUB_FILES, MIT, EncoderWeights, Family, Published
 from jaxseg.run.weights import plan_weights
 
 REPOSITORY = "owner/residual.in1k"
@@ -26,7 +26,7 @@ REPOSITORY = "owner/residual.in1k"
 @pytest.fixture
 def published(monkeypatch):
     """A catalogue with one entry."""
-    family = Family(encoder_weights=(EncoderWeights("residual", "imagenet", Published(REPOSITORY)),))
+    family = Family(encoder_weights=(EncoderWeights("residual", "imagenet", Published(REPOSITORY), MIT),))
     monkeypatch.setattr(catalogue, "families", lambda: (family,))
 
 

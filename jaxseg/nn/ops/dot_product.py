@@ -4,8 +4,8 @@ On CPUs heads come before tokens, so that the products read matrices in their or
 written out; `benchmarks/primitives.py` compares it with the usual formulas. With a mask it is
 `jax.nn.dot_product_attention`. On other devices it is `jax.nn.dot_product_attention` in float32, and in half precision
 the written-out gradient, with a mask too: the automatic one multiplies matrices of float32, as large as the scores.
-With a bias it is the written-out gradient on all devices. On a GPU none of this was measured, and cuDNN's fused
-attention, which jax offers for half precision, is not used yet.
+With a bias it is the written-out gradient on all devices. On an NVIDIA GPU in half precision, without mask and bias, it
+is one call of cuDNN where `fused_attention` finds that this works. On a GPU none of this was run or measured.
 """
 
 import functools
@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxseg.nn.ops.fused_attention import fused_attention, refusal
 from jaxseg.nn.ops.tracing import traced_once
 
 NEVER = -1e30
@@ -59,6 +60,8 @@ def dot_product_attention(
             raise ValueError(f"The bias of these scores must be [{n},{query.shape[1]},{t}], got {bias.shape}.")
         return _attend(query, key, value, mask, bias)
     half = query.dtype != jnp.float32
+    if mask is None and half and not refusal(query, key, value):
+        return lax.platform_dependent(query, key, value, cuda=fused_attention, default=_attend)
     if mask is None:
         # That of jax.nn requires values of the keys' width.
         default = _attend if half or value.shape[-1] != d else jax.nn.dot_product_attention

@@ -20,6 +20,7 @@ Forms: TypeAlias = Literal["usual", "strips", "onednn", "plain"]
 
 class _Tracing(threading.local):
     forms: Forms = "usual"
+    may_call_cudnn: bool = True
 
 
 _tracing = _Tracing()
@@ -30,11 +31,17 @@ def convolution_forms() -> Forms:
     return _tracing.forms
 
 
+def may_call_cudnn() -> bool:
+    """Returns whether the attention of the program that is being traced may be a call of cuDNN; True by default."""
+    return _tracing.may_call_cudnn
+
+
 @contextlib.contextmanager
-def traced_for(forms: Forms) -> Iterator[None]:
-    """Sets what `convolution_forms` returns inside the `with` block, in this thread."""
-    before, _tracing.forms = _tracing.forms, forms
+def traced_for(forms: Forms, cudnn: bool = True) -> Iterator[None]:
+    """Sets what `convolution_forms` and `may_call_cudnn` return inside the `with` block, in this thread."""
+    before = _tracing.forms, _tracing.may_call_cudnn
+    _tracing.forms, _tracing.may_call_cudnn = forms, cudnn
     try:
         yield
     finally:
-        _tracing.forms = before
+        _tracing.forms, _tracing.may_call_cudnn = before
