@@ -14,10 +14,11 @@ Others may be better at another rate.
 This shows what learns soonest from random weights at one learning rate. It does not rank the published networks: depth,
 size of the images and pretraining are what they are made for, and none of it is here.
 
-Found on shapes: one seed (`--seeds=0`). After 300 steps only the two encoders that convolve the whole image twice and
-pool it, `plain` with 65.33 and `vgg` with 57.00, find the classes. All others, which halve the image in their first
-layer or soon after, are between 11.45 (`swin_v2`) and 29.87 (`densenet`), where a network that finds nothing but the
-background reaches 10.2; their losses still fall, but for that of `swin_v2`, which hardly moves. The whole table is `benchmarks/results/ablations/encoder/table.md`.
+Found on shapes: one seed (`--seeds=0`). After 300 steps only `plain` with 65.33 and `vgg` with 57.00, whose levels are
+halved by max-pooling, find the classes. All others are between 11.45 (`swin_v2`) and 29.87 (`densenet`), where a
+network that finds nothing but the background reaches 10.2. Why was not tried: `residual`, 21.48, has convolutions of
+the whole image too. In `plot.png` all losses still fall near the end but that of `swin_v2`, which hardly moves. The
+whole table is `benchmarks/results/ablations/encoder/table.md`.
 """
 
 from typing import Any

@@ -198,12 +198,11 @@ RENAMED = {
 # 2: before data.division, when folders were divided as by its value "former". 3: before data.val_group, when
 # data.val_fraction held out single images. 4: before the levels of the encoder `residual` had norms.
 FORMAT = 5
-# (Last form, networks or None for all, part of the encoder's name, what these fields were until then for an encoder by
-# name.)
+# (Last form, networks or None for all, names of encoders as a pattern of `fnmatch`, what these fields were until then.)
 FORMER_ENCODER_FIELDS: tuple[tuple[int, tuple[str, ...] | None, str, dict[str, Any]], ...] = (
-    (1, ("deeplabv3", "deeplabv3plus"), "resn", {"multi_grid": (1, 1, 1), "first_dilated": False}),
-    (1, ("fcn",), "vgg", {"levels": "convolved"}),
-    (1, ("lraspp",), "mobilenet_v3", {"tap": "last"}),
-    (1, ("ocrnet",), "hrnet", {"upsample": "nearest"}),
+    (1, ("deeplabv3", "deeplabv3plus"), "*resn*", {"multi_grid": (1, 1, 1), "first_dilated": False}),
+    (1, ("fcn",), "*vgg*", {"levels": "convolved"}),
+    (1, ("lraspp",), "*mobilenet_v3*", {"tap": "last"}),
+    (1, ("ocrnet",), "*hrnet*", {"upsample": "nearest"}),
     (4, None, "residual", {"output_norm": False}),
 )

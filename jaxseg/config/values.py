@@ -10,6 +10,7 @@ import functools
 import math
 import typing
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from jaxseg.arguments import as_tuples, check_value
@@ -218,7 +219,8 @@ def from_dict(values: dict[str, Any]) -> ConfigDict:
     keys = {name: value for name, value in values.items() if name != "format"}
     for key, value in flatten(keys).items():
         set_key(config, RENAMED[key] if key in RENAMED else key, as_tuples(value))
-    _write_out_encoder_fields(config, form)
+    for key, value in former_encoder_fields(config, form).items():
+        set_key(config, key, value)
     if form < 2:
         _write_out_momentum(config)
     if form < 3 and config.data.source == "folder":
@@ -240,15 +242,15 @@ def with_values(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
     return config
 
 
-def _write_out_encoder_fields(config: ConfigDict, form: int) -> None:
-    """Sets the arguments that an encoder by name had in stored configurations of a form."""
-    args = config.model.args
+def former_encoder_fields(config: ConfigDict, form: int = 1) -> dict[str, Any]:
+    """Returns {key: value} of what an encoder by name had up to a stored form, where `config` does not give it."""
+    args, former = config.model.args, {}
     encoder = args["encoder"] if "encoder" in args else None
-    given = tuple(args["encoder_args"]) if "encoder_args" in args else ()
-    for last, networks, name, fields in FORMER_ENCODER_FIELDS:
-        if form <= last and isinstance(encoder, str) and name in encoder:
-            for field in set(fields).difference(given) if networks is None or config.model.name in networks else ():
-                set_key(config, f"model.args.encoder_args.{field}", fields[field])
+    given = args["encoder_args"] if "encoder_args" in args else {}
+    for last, networks, names, fields in FORMER_ENCODER_FIELDS:
+        if form <= last and isinstance(encoder, str) and fnmatchcase(encoder, names):
+            former |= fields if networks is None or config.model.name in networks else {}
+    return {f"model.args.encoder_args.{field}": value for field, value in former.items() if field not in given}
 
 
 def _write_out_momentum(config: ConfigDict) -> None:

@@ -20,9 +20,9 @@ parameters "branch_scale" f32[1] or f32[features] is α and "identity_scale" f32
 Before training, W_c and W_r are the identity wherever the channels of x and h are equal: their kernels are identity
 matrices, so that a deep network starts with the variances and gradients of one with identity shortcuts, whatever its
 depth. Where the channels differ, W_c is drawn with gain 1, which keeps the mean square of a linear map. He's gain of 2
-is for a map that a ReLU follows: with it the sum of a pre-activation unit is two thirds shortcut and doubles at each
-change of shape, so that a network of few units learns slowly (docs/networks.md). Only in front of a norm, which undoes
-any gain, W_c has the kernel of the other convolutions.
+is for a map that a ReLU follows: with it the first sum of pre-activation units is two thirds shortcut, and each later
+one more, so that a network of few units learns slowly (docs/networks.md). Two kinds of W_c keep He's kernel: one that
+changes the channels in front of a norm, which undoes any gain, and that of "auto" in post-activation blocks.
 
 In a network without norms (`make_norm("none")`) the last convolution of a branch starts at 0, so that a unit starts as
 its shortcut (Zhang 2019, "Fixup", section 3): with any other start the variance doubles at each unit. The plain block,
@@ -107,6 +107,8 @@ def _combine(
 
 def _shortcut_init(shortcut: str, c: int, features: int, common: Layers) -> Initializer:
     """Returns the initialiser of W_c from c channels to `features`; see the module."""
+    if shortcut == "auto" and common.norm is not None:
+        return common.kernel_init
     if c == features:
         return identity_kernel
     return unit_gain if is_identity(common.norm) else common.kernel_init

@@ -127,10 +127,10 @@ class ResidualEncoder(nn.Module):
         dropout: rate of the dropout before the second convolution of each unit.
         drop_path: rate of stochastic depth of the last unit; it grows linearly from 0 at the first.
         shared: the units of a stage after its first have one set of parameters; see `residual_units`.
-        output_norm: whether each level that a decoder reads ends in a norm and an activation, as a network of
-            pre-activation units does after its last (He et al. 2016, "Identity Mappings", appendix); the next stage
-            reads the bare sum. Decoders whose units begin with both, as those of ResUNet, need none. It has no effect
-            with unit="basic", whose sum is activated.
+        output_norm: whether each level ends in a norm and an activation, as a network of pre-activation units does
+            after its last (He et al. 2016, "Identity Mappings", appendix); the next stage reads the bare sum. Decoders
+            whose units begin with both, as those of ResUNet, need none. It has no effect with unit="basic", whose sum
+            is activated.
     """
 
     widths: tuple[int, ...] = (64, 128, 256, 512)
