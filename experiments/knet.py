@@ -24,7 +24,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "num_heads": 4,
             "hidden": 128,
             "aux_width": 32,
-            "encoder": "plain",
+            "encoder": "residual",
             "encoder_args": {"widths": (16, 32, 64, 128)},
         },
         full={"encoder": "resnet50"},
