@@ -4,7 +4,7 @@
     python -m jaxseg.train --config experiments/ann.py:camvid --config.data.dir=PATH
     python -m jaxseg.train --config experiments/ann.py:folder --config.data.dir=MY_FOLDER
 
-Shapes validation mIoU: .822 (4.4 minutes on one core, beside other programs; one seed).
+Shapes validation mIoU: .898 (7.1 minutes on one core, beside other programs; one seed).
 """
 
 from jaxseg.config import ConfigDict

@@ -6,7 +6,7 @@
 
 The shapes variant has blocks of 4x4 pixels, as its features have 16x16.
 
-Shapes validation mIoU: .847 (12.9 minutes on one core, beside other programs; one seed).
+Shapes validation mIoU: .880 (6.8 minutes on one core, beside other programs; one seed).
 """
 
 from jaxseg.config import ConfigDict
