@@ -10,7 +10,8 @@ Images whose masks are 255 everywhere count as unlabelled, and so do those of a 
 steps, as in the paper; adversarial.unlabelled_from changes that.
 
 Shapes validation mIoU: .915 (8.7 minutes on one core, with other programs running) with seed 0 and .916 with seed 1;
-the same network without the discriminator reaches .914 and .917.
+the same network without the discriminator reached .914 and .917 then. Since the projections of its units start with
+gain 1 it reaches .927 and .928, and this experiment was not run again.
 """
 
 from jaxseg.config import ConfigDict, update

@@ -4,7 +4,7 @@
     python -m jaxseg.train --config experiments/ann.py:camvid --config.data.dir=PATH
     python -m jaxseg.train --config experiments/ann.py:folder --config.data.dir=MY_FOLDER
 
-Shapes validation mIoU: .822 (4.4 minutes on one core, beside other programs; one seed).
+Shapes validation mIoU: .898 (7.1 minutes on one core, beside other programs; one seed).
 """
 
 from jaxseg.config import ConfigDict
@@ -21,7 +21,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "key_width": 32,
             "bins": (1, 3, 6),
             "aux_width": 32,
-            "encoder": "residual",
-            "encoder_args": {"widths": (16, 32, 64), "blocks": 2},
+            "encoder": "plain",
+            "encoder_args": {"widths": (24, 48, 96)},
         },
     )

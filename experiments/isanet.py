@@ -6,7 +6,7 @@
 
 The shapes variant has blocks of 4x4 pixels, as its features have 16x16.
 
-Shapes validation mIoU: .847 (12.9 minutes on one core, beside other programs; one seed).
+Shapes validation mIoU: .880 (6.8 minutes on one core, beside other programs; one seed).
 """
 
 from jaxseg.config import ConfigDict
@@ -23,7 +23,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "key_width": 32,
             "block": 4,
             "aux_width": 32,
-            "encoder": "residual",
-            "encoder_args": {"widths": (16, 32, 64), "blocks": 2},
+            "encoder": "plain",
+            "encoder_args": {"widths": (24, 48, 96)},
         },
     )

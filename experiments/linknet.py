@@ -4,7 +4,7 @@
     python -m jaxseg.train --config experiments/linknet.py:camvid --config.data.dir=PATH
     python -m jaxseg.train --config experiments/linknet.py:folder --config.data.dir=MY_FOLDER
 
-Shapes validation mIoU: .761 (5.0 minutes on one core, with other programs running; one seed).
+Shapes validation mIoU: .863 (14.9 minutes on one core, beside other programs; one seed).
 """
 
 from jaxseg.config import ConfigDict
@@ -16,6 +16,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
     return recipe(
         arg,
         "linknet",
-        shapes={"width": 16, "finest": 1, "encoder": "residual", "encoder_args": {"widths": (16, 32, 64, 128)}},
+        shapes={"width": 32, "finest": 1, "encoder": "plain", "encoder_args": {"widths": (32, 64, 128)}},
         full={"encoder": "resnet18"},
     )

@@ -6,7 +6,7 @@
 
 `--config.model.args.coarse=deeplabv3 --config.model.args.encoder_args.output_stride=16` is the paper's other network.
 
-Shapes validation mIoU: .846 (6.2 minutes on one core, beside other programs; one seed).
+Shapes validation mIoU: .931 (6.4 minutes on one core, beside other programs; one seed).
 """
 
 from jaxseg.config import ConfigDict
@@ -25,7 +25,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
             "hidden": 64,
             "points": 196,
             "refined_points": 784,
-            "encoder": "residual",
+            "encoder": "plain",
             "encoder_args": {"widths": (16, 32, 64, 128)},
         },
         full={"encoder": "resnet50"},

@@ -119,18 +119,18 @@ def forms_for(options: Mapping[str, Any]) -> Forms:
     return "onednn" if calls_onednn(options) else "strips"
 
 
-def attention_for(options: Mapping[str, Any], dtype: str) -> str:
-    """Returns "cudnn" if a program with these options calls cuDNN's attention, else "usual" and why it does not.
+def attention_for(options: Mapping[str, Any], dtype: str, *, rows: bool = False) -> str:
+    """Returns whether the attention of a program with these options may be a call of cuDNN, and else why not.
 
-    It runs a tiny attention on an NVIDIA GPU, once for each dtype in a process; see `nn.ops.fused_attention`. For some
-    sizes the answer may still be no, which is logged when they are traced.
+    Where it may, each size is asked for when it is traced, and a no is logged; see `nn.ops.fused_attention`.
 
     Args:
         options: the result of `compiler_options`.
         dtype: the compute dtype of the network.
+        rows: whether the rows of an image are split over devices.
     """
-    refusal = general_refusal(dtype, _has_same_bits(options))
-    return f"usual: {refusal}" if refusal else "cudnn"
+    refusal = "images are split by rows" if rows else general_refusal(dtype, _has_same_bits(options))
+    return f"usual: {refusal}" if refusal else "cudnn, where its numbers are right"
 
 
 def _has_same_bits(options: Mapping[str, Any]) -> bool:

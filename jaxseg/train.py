@@ -38,6 +38,7 @@ from jaxseg.run.provenance import command_line
 from jaxseg.run.quantised import require_float
 from jaxseg.run.signals import stop_on_signal
 from jaxseg.run.store import naming_copies
+from jaxseg.run.stored_encoder import with_stored_encoder
 from jaxseg.run.teacher import read_teacher, record_teacher, with_teacher
 from jaxseg.run.weights import locate_weights, plan_weights
 from jaxseg.run.workdir import default_workdir, holds_checkpoint, make_workdir, write_config
@@ -138,7 +139,7 @@ def train(
     if not holds_checkpoint(workdir):
         validate(config)
         locate_weights(config)
-    config = with_stored_division(config, workdir)
+    config = with_stored_encoder(with_stored_division(config, workdir), workdir)
     problem = load_problem(config)
     config, taught = read_teacher(with_steps_of_epochs(config, len(problem.train), workdir))
     strategy = build.make_strategy(config)

@@ -1,6 +1,6 @@
 """The configuration keys: one row each, with the default, the meaning and what the value must be."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from jaxseg.arguments import BelowOne, Count, Memory, NotNegative, StrategyName, Tiles, Where, WholeNotNegative, within
 from jaxseg.config.key import Key
@@ -196,13 +196,13 @@ RENAMED = {
 # The number of the form in which configurations are stored. 1: before a network's needs of its encoder (its holes,
 # levels, taps and up-sampling) held for an encoder that is given by name, and with the momentum of sgd for rmsprop.
 # 2: before data.division, when folders were divided as by its value "former". 3: before data.val_group, when
-# data.val_fraction held out single images.
-FORMAT = 4
-# Network -> (part of the names of the encoders that have the fields, what these were for an encoder by name in form 1).
-ENCODER_FIELDS_OF_FORM_1 = {
-    "deeplabv3": ("resn", {"multi_grid": (1, 1, 1), "first_dilated": False}),
-    "deeplabv3plus": ("resn", {"multi_grid": (1, 1, 1), "first_dilated": False}),
-    "fcn": ("vgg", {"levels": "convolved"}),
-    "lraspp": ("mobilenet_v3", {"tap": "last"}),
-    "ocrnet": ("hrnet", {"upsample": "nearest"}),
-}
+# data.val_fraction held out single images. 4: before the levels of the encoder `residual` had norms.
+FORMAT = 5
+# (Last form, networks or None for all, names of encoders as a pattern of `fnmatch`, what these fields were until then.)
+FORMER_ENCODER_FIELDS: tuple[tuple[int, tuple[str, ...] | None, str, dict[str, Any]], ...] = (
+    (1, ("deeplabv3", "deeplabv3plus"), "*resn*", {"multi_grid": (1, 1, 1), "first_dilated": False}),
+    (1, ("fcn",), "*vgg*", {"levels": "convolved"}),
+    (1, ("lraspp",), "*mobilenet_v3*", {"tap": "last"}),
+    (1, ("ocrnet",), "*hrnet*", {"upsample": "nearest"}),
+    (4, None, "residual", {"output_norm": False}),
+)

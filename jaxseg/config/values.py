@@ -10,6 +10,7 @@ import functools
 import math
 import typing
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from jaxseg.arguments import as_tuples, check_value
@@ -26,7 +27,7 @@ from jaxseg.config.rules import (
     require_valid_unlabelled,
     require_valid_warmup,
 )
-from jaxseg.config.schema import ENCODER_FIELDS_OF_FORM_1, FORMAT, FREE_FORM, FREE_KEYS, KEYS, RENAMED
+from jaxseg.config.schema import FORMAT, FORMER_ENCODER_FIELDS, FREE_FORM, FREE_KEYS, KEYS, RENAMED
 from jaxseg.errors import ArgumentError, ConfigError, nearest, raise_together
 
 # What other libraries call a part of a key -> its name here, for the advice after an unknown key.
@@ -218,8 +219,9 @@ def from_dict(values: dict[str, Any]) -> ConfigDict:
     keys = {name: value for name, value in values.items() if name != "format"}
     for key, value in flatten(keys).items():
         set_key(config, RENAMED[key] if key in RENAMED else key, as_tuples(value))
+    for key, value in former_encoder_fields(config, form).items():
+        set_key(config, key, value)
     if form < 2:
-        _write_out_encoder_fields(config)
         _write_out_momentum(config)
     if form < 3 and config.data.source == "folder":
         set_key(config, "data.division", "former")
@@ -240,17 +242,15 @@ def with_values(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
     return config
 
 
-def _write_out_encoder_fields(config: ConfigDict) -> None:
-    """Sets the arguments that an encoder by name had in stored configurations of form 1."""
-    args = config.model.args
+def former_encoder_fields(config: ConfigDict, form: int = 1) -> dict[str, Any]:
+    """Returns {key: value} of what an encoder by name had up to a stored form, where `config` does not give it."""
+    args, former = config.model.args, {}
     encoder = args["encoder"] if "encoder" in args else None
-    if config.model.name not in ENCODER_FIELDS_OF_FORM_1 or not isinstance(encoder, str):
-        return
-    names, fields = ENCODER_FIELDS_OF_FORM_1[config.model.name]
     given = args["encoder_args"] if "encoder_args" in args else {}
-    for field, value in fields.items():
-        if names in encoder and field not in given:
-            set_key(config, f"model.args.encoder_args.{field}", value)
+    for last, networks, names, fields in FORMER_ENCODER_FIELDS:
+        if form <= last and isinstance(encoder, str) and fnmatchcase(encoder, names):
+            former |= fields if networks is None or config.model.name in networks else {}
+    return {f"model.args.encoder_args.{field}": value for field, value in former.items() if field not in given}
 
 
 def _write_out_momentum(config: ConfigDict) -> None:

@@ -18,6 +18,7 @@ from jaxseg.errors import ConfigError, counted
 from jaxseg.files import read_json, write_text
 from jaxseg.run.data import reading_of, with_steps_of_epochs, with_stored_division
 from jaxseg.run.fold_folder import FOLDS_FILE, fold_workdirs
+from jaxseg.run.stored_encoder import with_stored_encoder
 from jaxseg.run.workdir import CONFIG_FILE, holds_checkpoint, write_json
 from jaxseg.sweep.outputs import PLAN_FILE
 from jaxseg.sweep.plan import PlannedRun
@@ -72,12 +73,12 @@ def require_same_folds(workdir: Path, folds: int, config: ConfigDict) -> None:
 
 
 def with_stored_folds(config: ConfigDict, workdir: Path) -> ConfigDict:
-    """Returns the configuration with the division of the first fold in `workdir` that has started; see
-    `with_stored_division`."""
+    """Returns the configuration with the division and the encoder of the first fold in `workdir` that has started; see
+    `with_stored_division` and `with_stored_encoder`."""
     if not (workdir / FOLDS_FILE).exists():
         return config
     own = [path for path in fold_workdirs(workdir) if holds_checkpoint(path)]
-    return with_stored_division(config, own[0]) if own else config
+    return with_stored_encoder(with_stored_division(config, own[0]), own[0]) if own else config
 
 
 def read_plan(workdir: Path) -> dict[str, Any]:

@@ -181,4 +181,5 @@ class ResUNet(nn.Module):
 
     def _encoder(self, form: tuple[Shortcut, Unit, float], common: Layers, name: str) -> ResidualEncoder:
         greatest = self._rates(len(self.widths) - 1)[0][-1]
-        return ResidualEncoder(self.widths, self.blocks, *form, greatest, self.shared, common=common, name=name)
+        args = (self.widths, self.blocks, *form, greatest, self.shared)
+        return ResidualEncoder(*args, output_norm=False, common=common, name=name)

@@ -17,12 +17,12 @@
 Children: "shortcut" is W_c (with "shortcut_norm" after it where the block is post-activation), "weight" is W_r, and the
 parameters "branch_scale" f32[1] or f32[features] is α and "identity_scale" f32[features] is w.
 
-Before training, "projection" and "learned" are the identity unit wherever the channels of x and h are equal: the
-kernels of W_c and W_r are identity matrices, so that a deep network starts with the variances and gradients of one with
-identity shortcuts, whatever its depth. Where the channels differ, W_c is drawn with gain 1, which keeps the mean square
-of a linear map (He's gain of 2 is for a map that a ReLU follows). Two kinds of W_c keep He's kernel: that of "auto", of
-which a network has one for each change of shape, however many units; and one that changes the channels in front of a
-norm, which undoes any gain.
+Before training, W_c and W_r are the identity wherever the channels of x and h are equal: their kernels are identity
+matrices, so that a deep network starts with the variances and gradients of one with identity shortcuts, whatever its
+depth. Where the channels differ, W_c is drawn with gain 1, which keeps the mean square of a linear map. He's gain of 2
+is for a map that a ReLU follows: with it the first sum of pre-activation units is two thirds shortcut, and each later
+one more, so that a network of few units learns slowly (docs/networks.md). Two kinds of W_c keep He's kernel: one that
+changes the channels in front of a norm, which undoes any gain, and that of "auto" in post-activation blocks.
 
 In a network without norms (`make_norm("none")`) the last convolution of a branch starts at 0, so that a unit starts as
 its shortcut (Zhang 2019, "Fixup", section 3): with any other start the variance doubles at each unit. The plain block,
@@ -107,7 +107,7 @@ def _combine(
 
 def _shortcut_init(shortcut: str, c: int, features: int, common: Layers) -> Initializer:
     """Returns the initialiser of W_c from c channels to `features`; see the module."""
-    if shortcut == "auto":
+    if shortcut == "auto" and common.norm is not None:
         return common.kernel_init
     if c == features:
         return identity_kernel

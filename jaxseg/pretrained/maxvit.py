@@ -81,7 +81,7 @@ def _attention_of_torchvision() -> list[Rule]:
 
 _ENCODERS = ("maxvit_tiny", "maxvit_small", "maxvit_base", "maxvit_large")
 
-# Apache 2.0, as the authors' own. Those of ImageNet-21k had images of mean and deviation .5.
+# Those of ImageNet-21k had images of mean and deviation .5.
 FAMILY = Family(
     encoder_weights=(
         *(EncoderWeights(name, "imagenet", Published(f"timm/{name}_tf_224.in1k"), APACHE) for name in _ENCODERS),

@@ -110,7 +110,7 @@ def mit_classifier() -> list[Rule]:
 
 
 _ENCODERS = tuple(f"mit_b{n}" for n in range(6))
-_PVT_V2 = tuple(f"pvt_v2_b{n}" for n in range(6))  # Apache 2.0
+_PVT_V2 = tuple(f"pvt_v2_b{n}" for n in range(6))
 
 
 def _segformer_form(encoder: str | None) -> PeerForm:

@@ -148,7 +148,7 @@ def describe_start(config: ConfigDict, step: int, command: str) -> dict[str, Any
         # Of the training step. The forms of its convolutions sum in different orders.
         "compiler_options": options,
         "convolutions": forms_for(options) if by_jit else "usual",
-        "attention": attention_for(options, config.dtype),
+        "attention": attention_for(options, config.dtype, rows=config.mesh.space > 1),
         "python": platform.python_version(),
         "packages": package_versions(),
         "xla": {"platform": device.client.platform_version, "jaxlib": jaxlib_build()},

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from jaxseg import models
@@ -388,6 +389,22 @@ def test_a_stored_run_keeps_the_encoder_that_it_had(name, encoder, given, writte
     assert (read.encoder_args.to_dict() if "encoder_args" in read else None) == expected
     validate(from_dict(stored))
     models.build(name, num_classes=2, **read.to_dict())  # the fields are those of the encoder
+
+
+@pytest.mark.parametrize("form, given, read", [(4, {}, False), (4, {"output_norm": True}, True), (5, {}, None)])
+def test_a_stored_run_keeps_its_residual_encoder_without_norms_behind_the_levels(form, given, read):
+    config = default_config()
+    update(
+        config,
+        model__name="fpn",
+        model__args={"finest": 1, "encoder": "residual", "encoder_args": {"widths": (4, 8), **given}},
+    )
+    stored = json.loads(json.dumps(to_dict(config))) | {"format": form}
+    args = from_dict(stored).model.args
+    assert args.encoder_args.to_dict() == {"widths": (4, 8)} | ({} if read is None else {"output_norm": read})
+    model = models.build("fpn", num_classes=2, **args.to_dict())
+    params = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 8, 8, 3), "float32"))["params"]
+    assert sorted(params["encoder"]) == [*(["norm0", "norm1"] if read is not False else []), "stage0", "stage1"]
 
 
 def test_a_configuration_of_a_newer_form_is_refused():

@@ -93,6 +93,7 @@ WITHOUT = {
     ("docs/losses.md", "Many classes", 0),
     ("docs/medical.md", "Measured", 0),
     ("docs/memory.md", "Before the first step", 0),
+    ("docs/networks.md", "Size and score", 0),
     ("docs/networks.md", "Networks", 0),  # parameters as their papers print them
     ("docs/performance.md", "Performance", 3),
     ("docs/results.md", "Images from noise", 0),

@@ -62,7 +62,7 @@ _SHAKEN: dict[tuple[str, int], Callable[[int], TrainState]] = {}
 
 def _shaken(init: Callable[[jax.Array], TrainState], seed: jax.Array) -> TrainState:
     state = init(jax.random.key(seed))
-    keys = iter(jax.random.split(jax.random.key(seed + 1), 100))
+    keys = iter(jax.random.split(jax.random.key(seed + 1), 200))
 
     def shake(tree: Any) -> Any:
         return jax.tree.map(lambda x: x + 0.5 * jax.random.normal(next(keys), x.shape), tree)

@@ -113,6 +113,8 @@ def test_the_maps_before_training():
         "same, strided": jnn.PreActBlock(narrow, stride=2, shortcut="learned", common=COMMON),
         "wider": jnn.PreActBlock(wide, shortcut="learned", common=COMMON),
         "wider, auto": jnn.PreActBlock(wide, common=COMMON),
+        "same, auto, strided": jnn.PreActBlock(narrow, stride=2, common=COMMON),
+        "basic, auto, strided": jnn.BasicBlock(narrow, stride=2, common=COMMON),
         "wider, norm": jnn.BasicBlock(wide, shortcut="projection", common=COMMON),
     }
     drawn = jax.jit(lambda key: {name: block.init(key, x)["params"] for name, block in blocks.items()})
@@ -120,9 +122,11 @@ def test_the_maps_before_training():
     kernels = {name: np.asarray(each["shortcut"]["kernel"])[0, 0] for name, each in params.items()}
     np.testing.assert_array_equal(kernels["same"], np.eye(narrow))
     np.testing.assert_array_equal(kernels["same, strided"], np.eye(narrow))
+    np.testing.assert_array_equal(kernels["same, auto, strided"], np.eye(narrow))
+    assert kernels["basic, auto, strided"].var() * narrow == pytest.approx(2.0, rel=0.1)
     np.testing.assert_array_equal(params["wider"]["weight"]["kernel"][0, 0], np.eye(wide))
     assert kernels["wider"].var() * narrow == pytest.approx(1.0, rel=0.05)
-    assert kernels["wider, auto"].var() * narrow == pytest.approx(2.0, rel=0.05)  # as it always was
+    assert kernels["wider, auto"].var() * narrow == pytest.approx(1.0, rel=0.05)
     assert kernels["wider, norm"].var() * narrow == pytest.approx(2.0, rel=0.05)
     kernel = identity_kernel(jax.random.key(0), (3, 3, 4, 4))
     image = jnp.arange(16.0).reshape(1, 2, 2, 4)

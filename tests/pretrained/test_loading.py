@@ -71,7 +71,7 @@ def test_weights_of_another_network_are_refused_with_both_sides(tmp_path):
     _, ours = network(encoder_args={"widths": (4, 5, 8)})
     with pytest.raises(WeightsError) as raised:
         pretrained.load(ours, save(tmp_path / "x.npz", theirs), encoder="residual")
-    assert "12 unexpected: batch_stats/encoder/stage3/" in str(raised.value) and "of another shape: " in str(
+    assert "16 unexpected: batch_stats/encoder/norm3/" in str(raised.value) and "of another shape: " in str(
         raised.value
     )
     assert str(tmp_path / "x.npz") in str(raised.value)

@@ -108,6 +108,10 @@ def test_a_run_starts_from_another_run(tmp_path):
         ConfigError, match=rf"model\.weights: the run in {tmp_path / 'a'}: {differs}\d+ of another shape"
     ):
         initial(config, 6)
+    bare = ENCODED | {"encoder_args": ENCODED["encoder_args"] | {"output_norm": False}}
+    update(config, model__args=bare)
+    with pytest.raises(ConfigError, match=r"encoder_args\.output_norm is True there and False here"):
+        initial(config, 6)
     update(config, model__args=ENCODED, adversarial__weight=0.1, adversarial__widths=(4,))
     dueling, _ = initial(config, 6)  # the discriminator, which is not in the file, keeps its random parameters
     assert dueling.params.keys() == theirs.ema_params.keys() | {"discriminator"}

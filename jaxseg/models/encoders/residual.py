@@ -112,7 +112,8 @@ class ResidualEncoder(nn.Module):
     """f[b,h,w,c] -> features f[b,h/2^i,w/2^i,widths[i]], finest first, by residual units.
 
     There is no pooling: the first convolution of each stage but the finest has stride 2 (Zhang et al. 2018, section
-    II-B). The last level is the paper's bridge.
+    II-B). The last level is the paper's bridge. Children: "stage0", "stage1", ..., and with output_norm "norm0",
+    "norm1", ...
 
     Attributes:
         widths: channels of each stage.
@@ -126,6 +127,10 @@ class ResidualEncoder(nn.Module):
         dropout: rate of the dropout before the second convolution of each unit.
         drop_path: rate of stochastic depth of the last unit; it grows linearly from 0 at the first.
         shared: the units of a stage after its first have one set of parameters; see `residual_units`.
+        output_norm: whether each level ends in a norm and an activation, as a network of pre-activation units does
+            after its last (He et al. 2016, "Identity Mappings", appendix); the next stage reads the bare sum. Decoders
+            whose units begin with both, as those of ResUNet, need none. It has no effect with unit="basic", whose sum
+            is activated.
     """
 
     widths: tuple[int, ...] = (64, 128, 256, 512)
@@ -135,6 +140,7 @@ class ResidualEncoder(nn.Module):
     dropout: Share = 0.0
     drop_path: Share = 0.0
     shared: bool = False
+    output_norm: bool = True
     common: Layers = Layers()
 
     @property
@@ -161,5 +167,6 @@ class ResidualEncoder(nn.Module):
                 common=self.common,
                 name=f"stage{i}",
             )(x, train=train)
-            pyramid.append(x)
+            bare = not self.output_norm or self.unit == "basic"
+            pyramid.append(x if bare else self.common.activate(self.common.normalise(x, f"norm{i}", train=train)))
         return tuple(pyramid)

@@ -14,8 +14,8 @@ import logging
 import math
 import os
 import re
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -43,8 +43,8 @@ def refusal(query: jax.Array, key: jax.Array, value: jax.Array) -> str:
     """Returns why cuDNN is not called for this attention, without mask and bias; "" if it is.
 
     The first call for a dtype and a size compiles programs; later ones read the answer.
-    It may be called while a program is traced. All processes of a run have to get one answer, so their GPUs and
-    libraries have to be alike.
+    It may be called while a program is traced. With several processes cuDNN is not called, since their answers could
+    differ.
 
     Under a mesh that `compiler.jit` knows of, each device calls cuDNN for its own images; where it holds only a part of
     an image, cuDNN is not called. Nor is it with several devices and no mesh that is known while tracing: XLA cannot
@@ -72,7 +72,7 @@ def refusal(query: jax.Array, key: jax.Array, value: jax.Array) -> str:
 
 
 def general_refusal(dtype: str, same_bits: bool = False) -> str:
-    """Returns why cuDNN is not called for attention of any size here; "" if it is for some.
+    """Returns why cuDNN is not called for attention of any size here; "" if it may be, size by size.
 
     Args:
         dtype: the name of a dtype.
@@ -84,9 +84,11 @@ def general_refusal(dtype: str, same_bits: bool = False) -> str:
         return "there is no NVIDIA GPU"
     if SWITCH in os.environ and os.environ[SWITCH].lower() == "off":
         return f"{SWITCH}=off"
+    if jax.process_count() > 1:  # each would ask for itself, and all have to compile one program
+        return "there are several processes"
     if same_bits or ("XLA_FLAGS" in os.environ and _FLAGS.search(os.environ["XLA_FLAGS"])):
         return "the same bits are asked for in every run"
-    return _answer(dtype, 64, 64, 64)
+    return ""
 
 
 def fused_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
@@ -187,14 +189,12 @@ _fused.defvjp(_fused_forward, lambda saved, dy: _backward(*saved, dy))
 @functools.cache
 def _answer(dtype: str, queries: int, keys: int, width: int) -> str:
     """Returns why cuDNN is not called for these sizes; "" if it gives the numbers of the definition."""
-    answers: list[str] = []
     # A thread of its own has no part in the trace, the mesh and the settings of the caller.
-    thread = threading.Thread(target=lambda: answers.append(_ask(dtype, queries, keys, width)))
-    thread.start()
-    thread.join()
-    if answers[0]:
-        _logger.warning("cuDNN is not used for %d queries, %d keys, width %d: %s.", queries, keys, width, answers[0])
-    return answers[0]
+    with ThreadPoolExecutor(1) as thread:
+        answer = thread.submit(_ask, dtype, queries, keys, width).result()
+    if answer:
+        _logger.warning("cuDNN is not used for %d queries, %d keys, width %d: %s.", queries, keys, width, answer)
+    return answer
 
 
 def _ask(dtype: str, queries: int, keys: int, width: int) -> str:
@@ -208,12 +208,12 @@ def _ask(dtype: str, queries: int, keys: int, width: int) -> str:
         rng = np.random.default_rng(0)
         arrays = [rng.standard_normal(shape).astype(jnp.dtype(dtype)) for shape in shapes]
         found = jax.device_get(compiled(*jax.device_put(arrays, jax.local_devices()[0])))
+        for name, a, b in zip(("result", "dq", "dk", "dv"), found, _defined(*arrays), strict=True):
+            difference = np.abs(a.astype(np.float32) - b).max() / np.abs(b).max()
+            if not difference <= 4 * float(jnp.finfo(dtype).eps):
+                return f"its {name} in {dtype} differs by {difference:.2g} of the largest value"
     except Exception as error:  # jax raises RuntimeError, ValueError and NotImplementedError, XLA its own
         return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
-    for name, a, b in zip(("result", "dq", "dk", "dv"), found, _defined(*arrays), strict=True):
-        difference = np.abs(a.astype(np.float32) - b).max() / np.abs(b).max()
-        if not difference <= 4 * float(jnp.finfo(dtype).eps):
-            return f"its {name} in {dtype} differs by {difference:.2g} of the largest value"
     return ""
 
 

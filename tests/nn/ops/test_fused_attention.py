@@ -111,6 +111,9 @@ def test_it_can_be_turned_off(that_works):
         assert fused.refusal(q, k, v) == "the same bits are asked for in every run"
     that_works.setenv(fused.SWITCH, "off")
     assert fused.refusal(q, k, v) == "JAXSEG_CUDNN_ATTENTION=off"
+    that_works.delenv(fused.SWITCH)
+    that_works.setattr(jax, "process_count", lambda: 2)
+    assert fused.refusal(q, k, v) == "there are several processes"
     that_works.setattr(fused, "_on_cuda", lambda: False)
     assert fused.refusal(q, k, v) == "there is no NVIDIA GPU"
 
@@ -121,7 +124,8 @@ def test_the_options_of_a_program_decide(that_works, value):
     program = compiler.jit(dot_product_attention, options).trace(*tokens()[:3])
     assert ("__cudnn$" in program.lower(lowering_platforms=("cuda",)).as_text()) is not value
     bits = "usual: the same bits are asked for in every run"
-    assert compiler.attention_for(options, "bfloat16") == (bits if value else "cudnn")
+    assert compiler.attention_for(options, "bfloat16") == (bits if value else "cudnn, where its numbers are right")
+    assert compiler.attention_for({}, "bfloat16", rows=True) == "usual: images are split by rows"
     assert compiler.attention_for(options, "float32") == "usual: cuDNN has no attention in float32"
 
 
@@ -165,11 +169,11 @@ def stand_in(wrong=1.0):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_only_the_right_numbers_are_taken(a_gpu, caplog, dtype):
     a_gpu.setattr(fused, "_cudnn", stand_in())
-    assert compiler.attention_for({}, dtype) == "cudnn" and fused._answer(dtype, 50, 20, 8) == ""
+    assert fused._answer(dtype, 64, 64, 64) == fused._answer(dtype, 50, 20, 8) == ""
     fused._answer.cache_clear()
     a_gpu.setattr(fused, "_cudnn", stand_in(wrong=1.05))
-    answer = compiler.attention_for({}, dtype)
-    assert answer.startswith(f"usual: its dq in {dtype} differs by 0.0"), answer
+    answer = fused._answer(dtype, 64, 64, 64)
+    assert answer.startswith(f"its dq in {dtype} differs by 0.0"), answer
     assert calls(*tokens(dtype=dtype)) == [0, 0]
     assert [each.levelname for each in caplog.records if "cuDNN is not used for 64 queries" in each.message]
     a_gpu.setattr(fused, "_cudnn", lambda q, k, v: v * jnp.nan)
@@ -196,7 +200,7 @@ def test_it_is_asked_inside_of_any_trace(a_gpu):
         asked.clear()
         with jax.checking_leaks() if extra else contextlib.nullcontext():  # it takes seconds
             found = program(*(a[:, None] if extra else a for a in arrays))
-        assert asked == [("bfloat16", 64, 64, 64), ("bfloat16", 24, 16, 8)]
+        assert asked == [("bfloat16", 24, 16, 8)]
         for a, b in zip(found, expected, strict=True):
             np.testing.assert_array_equal(np.asarray(a, np.float32).reshape(b.shape), b.astype(np.float32))
 
