@@ -7,6 +7,7 @@
 Each branch has the same loss as their sum, as in the authors' release (`loss.aux_weight=1`).
 
 Shapes validation mIoU: .884 (13.4 minutes on one core, beside other programs; one seed).
+It is from before the encoder had norms behind its levels.
 """
 
 from jaxseg.config import ConfigDict

@@ -7,6 +7,7 @@
 Shapes images are 64x64 and output stride 16 would leave 4x4 features. A small residual encoder stops at stride 4.
 
 Shapes validation mIoU: .923 (10.3 minutes on one core, with other programs running; one seed).
+It is from before the encoder had norms behind its levels.
 """
 
 from jaxseg.config import ConfigDict

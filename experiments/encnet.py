@@ -8,6 +8,7 @@ The variants camvid and voc train on crops and score larger images. Their encodi
 paper has a sum, which would grow with the image.
 
 Shapes validation mIoU: .915 (11.4 minutes on one core, with other programs running; one seed).
+It is from before the encoder had norms behind its levels.
 """
 
 from jaxseg.config import ConfigDict

@@ -5,6 +5,7 @@
     python -m jaxseg.train --config experiments/gcnet.py:folder --config.data.dir=MY_FOLDER
 
 Shapes validation mIoU: .897 (11.2 minutes on one core, beside other programs; one seed).
+It is from before the encoder had norms behind its levels.
 """
 
 from jaxseg.config import ConfigDict

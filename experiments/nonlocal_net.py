@@ -5,6 +5,7 @@
     python -m jaxseg.train --config experiments/nonlocal_net.py:folder --config.data.dir=MY_FOLDER
 
 Shapes validation mIoU: .887 (16.7 minutes on one core, beside other programs; one seed).
+It is from before the encoder had norms behind its levels.
 """
 
 from jaxseg.config import ConfigDict

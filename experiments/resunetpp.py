@@ -4,7 +4,7 @@
     python -m jaxseg.train --config experiments/resunetpp.py:camvid --config.data.dir=PATH
     python -m jaxseg.train --config experiments/resunetpp.py:folder --config.data.dir=MY_FOLDER
 
-Shapes validation mIoU: .571 (12.1 minutes on one core, beside other programs; one seed).
+Shapes validation mIoU: .676 (13.9 minutes on one core, beside other programs; one seed).
 """
 
 from jaxseg.config import ConfigDict
