@@ -173,12 +173,13 @@ def test_weights_of_a_file_fill_the_network_or_its_encoder(tmp_path):
     tiny_weights.assert_equal(other.variables["params"]["encoder"], variables["params"]["encoder"])
 
 
-def test_rgb_weights_are_adapted_to_other_channels(tmp_path):
+def test_rgb_weights_are_adapted_to_other_channels_and_the_log_says_so(tmp_path, caplog):
     _, variables = tiny_weights.network(seed=3)
     model = tiny_model(encoder_weights=tiny_weights.save(tmp_path / "w.npz", variables), in_channels=5)
     before, after = (pretrained.flatten(v["params"]["encoder"]) for v in (variables, model.variables))
     changed = [name for name in before if before[name].shape != after[name].shape]
     assert changed and all(before[name].shape[2] == 3 for name in changed), "those that see the image"
+    assert model.origin.notes and caplog.messages == [f"{tmp_path / 'w.npz'}: {each}." for each in model.origin.notes]
     for name in changed:
         np.testing.assert_allclose(after[name], before[name][:, :, [0, 1, 2, 0, 1]] * 3 / 5, rtol=1e-6)
 
@@ -375,7 +376,12 @@ def test_what_is_no_image_is_refused_in_one_sentence(run, image, words, monkeypa
     [
         ([[1, 2]], "an object of type list"),
         ("x.jpg", "an object of type str; files are read by the `predict` of a run"),
-        (np.zeros((8, 8, 3), np.float32), "The network takes images [b,h,w,3], got [8, 8, 3]."),
+        (
+            np.zeros((8, 8, 3), np.float32),
+            "[b,h,w,3], no side of them 0, got [8, 8, 3]. One image is image[None]",
+        ),
+        (np.zeros((0, 8, 8, 3), np.float32), "no side of them 0, got [0, 8, 8, 3]."),
+        (np.zeros((1, 3, 8, 8), np.float32), "got [1, 3, 8, 8]. Channels come last, as in np.moveaxis(image, 1, -1)"),
         (np.zeros((1, 8, 8, 2), np.float32), "got [1, 8, 8, 2]"),
         (np.zeros((1, 8, 8, 3), np.uint8), "floating-point numbers, got uint8"),
     ],

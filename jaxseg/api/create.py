@@ -66,8 +66,14 @@ class SegmentationModel:
                 f"The network takes an array of images [b,h,w,{self.in_channels}], got an object of type "
                 f"{type(image).__name__}; files are read by the `predict` of a run, see `jaxseg.load`."
             )
-        if image.ndim != 4 or image.shape[-1] != self.in_channels:
-            raise ArgumentError(f"The network takes images [b,h,w,{self.in_channels}], got {list(image.shape)}.")
+        if image.ndim != 4 or image.shape[-1] != self.in_channels or 0 in image.shape:
+            hint = ""
+            if image.ndim == 3 and image.shape[-1] == self.in_channels:
+                hint = " One image is image[None]."
+            elif image.ndim == 4 and image.shape[1] == self.in_channels:
+                hint = " Channels come last, as in np.moveaxis(image, 1, -1)."
+            wanted = f"images [b,h,w,{self.in_channels}], no side of them 0"
+            raise ArgumentError(f"The network takes {wanted}, got {list(image.shape)}.{hint}")
         if not jnp.issubdtype(image.dtype, jnp.floating):
             raise ArgumentError(f"The network takes normalised images of floating-point numbers, got {image.dtype}.")
         return _forward(self.module, self.variables, image, train, rngs)
@@ -147,6 +153,8 @@ def create_model(
             return SegmentationModel(_draw(module, in_channels, seed), module, in_channels, None)
     # The weights are read before anything is compiled: their errors come at once.
     planned = read_weights(wanted, module, shapes, channels=in_channels, num_classes=num_classes)
+    for each in planned.origin.notes:  # such as the statistics that they expect of images
+        log_once(f"{planned.origin.file}: {each}.")
     with _saying_of_a_wait(said):
         variables = planned.fill(_initialiser(module, in_channels), keys_of_seed(seed)[0])
     return SegmentationModel(jax.tree.map(jnp.asarray, variables), module, in_channels, planned.origin)

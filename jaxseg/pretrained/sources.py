@@ -66,6 +66,7 @@ def find(
     reason = catalogue.withheld(encoder, model)
     known = nearest(source, names) if names else "" if reason else " None are known by name."
     hint = f"{known} {reason}." if reason else known
+    hint += f" Nor is there a folder {located(path)}." if "/" in source else ""
     raise WeightsError(
         f"There are no published weights {source!r} for {owner}.{hint} A file can be given too (.safetensors, .pth, "
         ".npz), the workdir of a run, or a repository: hf://OWNER/NAME."

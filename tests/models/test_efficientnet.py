@@ -116,6 +116,17 @@ def test_lite_is_timms():
     parity.check_eval(encoder, module, theirs, SIZES_OF_SAME, ours=list, theirs=list)
 
 
+def test_lite_is_that_of_its_package():
+    """Of the package efficientnet-lite-pytorch, which images of any size go through without a size of its own."""
+    oracles.torch()
+    peer = pytest.importorskip("efficientnet_lite_pytorch")
+    module = peer.EfficientNet.from_name("efficientnet-lite0", image_size=None, depth_coefficient=0.3)
+    module.forward = module.extract_features
+    encoder = encoders.build("efficientnet_lite0", depth=0.3, last=True)
+    theirs = rules.numbered(0.3, last=True, fixed_ends=True)
+    parity.check_eval(encoder, module, theirs, SIZES_OF_SAME, ours=lambda levels: levels[-1:])
+
+
 def test_v2_with_the_zeros_of_tensorflow_is_timms():
     blocks = [["cn_r2_k3_s1_e1_c8_skip"], ["er_r2_k3_s2_e4_c16"], ["ir_r2_k3_s2_e4_c24_se0.25"]]
     module = of_timm(blocks, act_layer=oracles.torch().nn.SiLU)

@@ -49,7 +49,11 @@ def test_find_knows_names_files_and_repositories(published, tmp_path):
     for source, encoder, words in (
         ("imagnet", "residual", r"no published weights 'imagnet' for the encoder 'residual'\. Did you mean 'imagenet'"),
         ("imagenet", "plain", "None are known by name. A file can be given too"),
-        (REPOSITORY, "residual", f"no published weights '{REPOSITORY}'.* or a repository: hf://OWNER/NAME"),
+        (
+            REPOSITORY,
+            "residual",
+            f"no published weights '{REPOSITORY}'.* Nor is there a folder .* or a repository: hf://",
+        ),
         (str(tmp_path / "nothere"), "plain", rf"There is no file or folder '{tmp_path}/nothere'\.$"),
         ("imagenet", "resnt", "There is no encoder 'resnt'"),
         *((f"hf://{text}", "residual", no_repository) for text in ("a", "a/", "a/b/", "a/b@", "a@v1/b", "a/b@v1@v2")),
