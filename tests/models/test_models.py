@@ -202,6 +202,8 @@ def test_gradients_reach_every_parameter(name, key):
     for path, g in jax.tree_util.tree_flatten_with_path(gradients)[0]:
         path = "/".join(p.key for p in path)
         assert np.isfinite(g).all(), path
+        if name == "deeplabv3plus" and path.startswith("encoder/norm0/"):  # of a level that its decoder does not read
+            continue
         # The softmax over keys does not change when every key moves by the same vector.
         assert np.abs(g).max() > 0 or path.endswith("/attention/key/bias"), path
 

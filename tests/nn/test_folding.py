@@ -17,9 +17,9 @@ from jaxseg.models.encoders.residual import ResidualStage
 from jaxseg.nn import Conv, ConvNormAct, Layers, make_norm
 from jaxseg.nn.folding import find_pairs, fold, folded
 
-# The paths of the batch norms that stay: those before the convolutions of pre-activated units, those of a context or of
-# attention, and those of auxiliary heads, which inference leaves out.
-STAY = r"(block1/norm1|context/norm|attention_norm|aux\w*/conv/norm)$"
+# The paths of the batch norms that stay: those before the convolutions of pre-activated units, those behind the sums of
+# the residual encoder, those of a context or of attention, and those of auxiliary heads, which inference leaves out.
+STAY = r"(block1/norm1|encoder/norm\d|context/norm|attention_norm|aux\w*/conv/norm)$"
 # All of FC-DenseNet's precede convolutions, as some of DDRNet's and PIDNet's do; those of ENet and ERFNet follow a
 # convolution beside a pooling, and those of SegNeXt's blocks precede a sum.
 STAY_OF = {
