@@ -33,11 +33,10 @@ from jaxseg.data.sampling import Order, area_order, rare_class_order
 from jaxseg.errors import ConfigError, counted
 from jaxseg.pieces import require_annealing_within_steps
 from jaxseg.run.lists import files_of, record_digests, record_files, record_labelled, record_proposals
+from jaxseg.run.stored_encoder import resumed_config
 from jaxseg.run.workdir import (
     RunData,
     data_record,
-    holds_checkpoint,
-    read_config,
 )
 
 
@@ -133,12 +132,10 @@ def with_stored_division(config: ConfigDict, workdir: Path) -> ConfigDict:
 
     The same command then resumes a run that was started before these keys existed, on the images that it had.
     """
-    if not holds_checkpoint(workdir):
+    stored = resumed_config(workdir)
+    if stored is None:
         return config
-    try:
-        kept = stored_division(config, read_config(expanded(workdir)))
-    except ConfigError:  # `write_config` reports it
-        return config
+    kept = stored_division(config, stored)
     for key, value in kept.items():
         note(f"The run in {workdir} keeps {key}={value}, with which it was started.")
     return with_values(config, kept) if kept else config
@@ -188,11 +185,8 @@ def with_steps_of_epochs(config: ConfigDict, images: int, workdir: Path | None =
 
 def stored_steps(config: ConfigDict, workdir: Path) -> int | None:
     """Returns the steps of the run in `workdir` if it has the epochs and the batch size of `config`, else None."""
-    if not holds_checkpoint(workdir):
-        return None
-    try:
-        stored = read_config(expanded(workdir))
-    except ConfigError:  # `write_config` reports it
+    stored = resumed_config(workdir)
+    if stored is None:
         return None
     same = (stored.epochs, stored.batch_size) == (config.epochs, config.batch_size)
     return stored.steps if same else None

@@ -1,13 +1,26 @@
-"""The encoder of a run that is resumed by the command that started it under an earlier version."""
+"""The configuration of a run that is resumed, and its encoder where an earlier version started it."""
 
 from pathlib import Path
 
 from jaxseg.arguments import expanded
-from jaxseg.config import ConfigDict, with_values
-from jaxseg.config.values import flatten, former_encoder_fields
+from jaxseg.config import ConfigDict, flatten, with_values
+from jaxseg.config.values import former_encoder_fields
 from jaxseg.data.notes import note
 from jaxseg.errors import ConfigError
 from jaxseg.run.workdir import holds_checkpoint, read_config
+
+
+def resumed_config(workdir: Path) -> ConfigDict | None:
+    """Returns the configuration of the run with checkpoints in `workdir`, None if there is none or it is not readable.
+
+    `write_config` reports the latter.
+    """
+    if not holds_checkpoint(workdir):
+        return None
+    try:
+        return read_config(expanded(workdir))
+    except ConfigError:
+        return None
 
 
 def with_stored_encoder(config: ConfigDict, workdir: Path) -> ConfigDict:
@@ -16,11 +29,8 @@ def with_stored_encoder(config: ConfigDict, workdir: Path) -> ConfigDict:
     They are those that `config` does not give, of the same network over the same encoder, so that the same command
     resumes the run.
     """
-    if not holds_checkpoint(workdir):
-        return config
-    try:
-        stored = read_config(expanded(workdir))
-    except ConfigError:  # `write_config` reports it
+    stored = resumed_config(workdir)
+    if stored is None:
         return config
     here, there = flatten(config), flatten(stored)
     if any(there[key] != here[key] for key in ("model.name", "model.args.encoder") if key in here and key in there):

@@ -296,7 +296,7 @@ def test_the_sums_over_layers_are_those_of_the_file():
 
 def test_the_first_command_reaches_what_the_readme_says():
     [run] = [run for run in json.loads((RESULTS / "shapes-cpu.json").read_text())["runs"] if run["run"] == "resunet"]
-    assert run["command"].startswith("python -m jaxseg.train --config experiments/resunet.py")
+    assert run["command"] == "python -m jaxseg.train --config experiments/resunet.py"
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     score = f"{run['mean_iou']:.3f}".lstrip("0")
     assert f"in {run['seconds'] / 60:.0f} minutes on two CPU cores, to a validation mIoU of {score}." in readme
